@@ -1,0 +1,19 @@
+// Package coordinator holds what the group and transaction coordinators share: the log they are replicated by.
+package coordinator
+
+import (
+	"context"
+
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/record"
+)
+
+// Log is an internal topic as a coordinator sees it; package broker hands in ingest and fetch.
+type Log interface {
+	// Append puts one batch (built with record.Build, offsets from 0) in order. The order is fixed when it returns. done is
+	// called exactly once, from another goroutine or from this one, when the batch is committed (the high watermark passed
+	// it) or will never be.
+	Append(partition int32, b record.Batch, done func(base.Offset, error))
+	// Replay yields every committed batch of the partition from its log start offset to the high watermark, in order.
+	Replay(ctx context.Context, partition int32, emit func(record.Batch) error) error
+}
