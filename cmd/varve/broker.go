@@ -1,0 +1,9 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+)
+
+func newBrokerCommand(a *app) *cobra.Command {
+	return noun("broker", "Look at the brokers", newBrokerList(a))
+}
