@@ -1,96 +1,180 @@
-// Package hot stores the hot tail of every partition of a broker in one Pebble instance.
 package hot
 
 import (
-	"github.com/varvelog/varve/internal/base"
-	"github.com/varvelog/varve/record"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/varvelog/varve/internal/service"
 )
 
-// Store is the hot store of one broker (one data disk).
-type Store struct{}
+// Errors of a store that takes no more calls. They wrap kerr.KafkaStorageError, the code that a client gets.
+var (
+	// ErrClosed answers every call after Close.
+	ErrClosed = fmt.Errorf("hot store is closed: %w", kerr.KafkaStorageError)
+	// ErrFailed answers every write after the failure that Options.OnFatal was called with, which it wraps too.
+	ErrFailed = fmt.Errorf("hot store failed: %w", kerr.KafkaStorageError)
+	// ErrDiskFull is what Close returns where the disk is full and Pebble cannot finish.
+	ErrDiskFull = fmt.Errorf("hot store disk is full: %w", kerr.KafkaStorageError)
+)
 
-// Meta is the 'm' row of a log: its checkpoint. Everything after it is rebuilt from the batches behind DurableEnd.
-type Meta struct {
-	LogStart  base.Offset       // first offset that a consumer may read, over both tiers
-	HotStart  base.Offset       // first offset kept in Pebble
-	HighWater base.Offset       // of the last checkpoint
-	End       base.Offset       // log end that Epochs and Producers describe
-	Epochs    []base.EpochStart // all leader epochs of the log, ascending
-	Producers []byte            // opaque to the store: ingest's producer snapshot as of End
+// Store is the hot store of one broker (one data disk). Open starts it and Close ends it; every method may be called from
+// any number of goroutines. One goroutine per log orders that log's writes: the store keeps the order of Apply calls, and
+// checks nothing of what a log may contain.
+type Store struct {
+	opts     Options
+	db       *pebble.DB
+	disk     *disk
+	space    *space
+	group    *service.Group // the poll of the free space
+	lifetime lifetime
+	writes   sync.Pool // of *Write
+	stats    stats
+	metrics  *instruments
+
+	failOnce sync.Once
+	failure  atomic.Pointer[error] // set once; nil while the store works
 }
 
-// Sealed is an 's' row: a range that was closed for appends, with the producer snapshot as of its end.
-type Sealed struct {
-	Base, End    base.Offset // [Base, End)
-	Bytes        int64
-	MaxTimestamp int64 // largest record timestamp, ms
-	SealedAtMs   int64
-	Producers    []byte
+// Open opens or creates the store in opts.Dir and replays its write-ahead log. It fails where another process has the
+// directory open. A damaged log file is an error marked as corruption: the disk's logs must be fetched from replicas (I14).
+func Open(opts Options) (*Store, error) {
+	opts.EnsureDefaults()
+	if err := opts.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Store{opts: opts, group: service.NewGroup(context.Background())}
+	s.lifetime.init()
+	s.space = newSpace(&s.opts)
+	if err := s.startMetrics(); err != nil {
+		return nil, fmt.Errorf("hot store metrics: %w", err)
+	}
+	s.disk = newDisk(s)
+	s.space.look()
+	db, err := s.openPebble()
+	if err != nil {
+		s.metrics.stop()
+		return nil, fmt.Errorf("open hot store %s: %w", opts.Dir, errors.Join(markCorruption(err), s.disk.close()))
+	}
+	s.db = db
+	s.metrics.open.Store(true)
+	s.group.Go(s.space.poll)
+	return s, nil
 }
 
-// IndexEntry is an 'i' row, one per about 256 KiB of a log: a sparse index by offset, bytes and time.
-type IndexEntry struct {
-	Offset       base.Offset // base offset of a batch
-	Bytes        int64       // bytes of the log since it was created before this batch: differences are sizes
-	MaxTimestamp int64       // largest record timestamp of the log before this batch (from HotStart on), ms
+// Close waits for the calls that are in progress, flushes the memtable, so that the next Open has nothing to replay, and
+// closes Pebble. What Commit.Wait confirmed is safe whatever Close returns. On a full disk it returns ErrDiskFull and after a
+// failure ErrFailed, and leaves Pebble to the end of the process: both would wait for ever.
+func (s *Store) Close() error {
+	if !s.lifetime.close() {
+		return ErrClosed
+	}
+	s.metrics.stop()
+	s.group.Stop()
+	closing := service.NewGroup(context.Background())
+	done := make(chan error, 1)
+	closing.Go(func(context.Context) { done <- s.closePebble() })
+	for {
+		if err := s.Failed(); err != nil {
+			return err
+		}
+		if s.space.blocked.Load() > 0 {
+			return ErrDiskFull
+		}
+		select {
+		case err := <-done:
+			closing.Stop()
+			return err
+		case <-s.space.changed:
+		}
+	}
 }
 
-// Log is what recovery knows of a log.
-type Log struct {
-	ID     base.LogID
-	Meta   Meta
-	End    base.Offset // offset after the last stored batch; Meta.End where none is stored
-	Sealed []Sealed
-	Index  []IndexEntry
+func (s *Store) closePebble() error {
+	s.lifetime.wait()
+	err := s.db.Flush()
+	if err != nil {
+		err = fmt.Errorf("flush: %w", err)
+	}
+	if cerr := s.db.Close(); cerr != nil {
+		err = errors.Join(err, fmt.Errorf("close: %w", cerr))
+	}
+	if err = errors.Join(err, s.disk.close()); err != nil {
+		return fmt.Errorf("close hot store %s: %w", s.opts.Dir, err)
+	}
+	return nil
 }
 
-// Write collects what is committed together (one produce request, one coordinator append, one follower fetch).
-type Write struct{}
+// Full reports that produce must be refused: free space is below the reserve, or a disk operation waits for space. Writes
+// that are applied nevertheless (checkpoints, trims) wait, and go on by themselves. It costs one atomic load.
+func (s *Store) Full() bool { return s.space.full.Load() }
 
-func (s *Store) NewWrite() *Write { panic("not built") }
-
-// Append adds a batch (its base offset and epoch set). The bytes are copied.
-func (w *Write) Append(log base.LogID, b record.Batch)          { panic("not built") }
-func (w *Write) SetMeta(log base.LogID, m *Meta)                { panic("not built") }
-func (w *Write) SetSealed(log base.LogID, s *Sealed)            { panic("not built") }
-func (w *Write) SetIndex(log base.LogID, e IndexEntry)          { panic("not built") }
-func (w *Write) Truncate(log base.LogID, from, end base.Offset) { panic("not built") } // removes batches, index and sealed rows >= from
-
-// Apply puts the write in order (Pebble's ApplyNoSyncWait). It is visible to Read at once and durable when Wait returns nil.
-func (s *Store) Apply(w *Write) (*Commit, error) { panic("not built") }
-
-// Commit is an applied write on its way to stable storage.
-type Commit struct{}
-
-// Wait blocks until the write is on stable storage. Every error is final for the process (style 19): the store has called
-// Options.OnFatal.
-func (c *Commit) Wait() error { panic("not built") }
-
-// ApplyNoSync applies without waiting for durability (checkpoints, trims).
-func (s *Store) ApplyNoSync(w *Write) error { panic("not built") }
-
-// Read returns whole batches from the one that contains from, up to maxBytes, none that reaches upTo or beyond. The first
-// batch is returned even where it alone is larger than maxBytes. Empty where nothing is stored in the range.
-func (s *Store) Read(log base.LogID, from, upTo base.Offset, maxBytes int) ([]record.Batch, error) {
-	panic("not built")
+// Failed returns nil, or an ErrFailed with the first failure.
+func (s *Store) Failed() error {
+	if p := s.failure.Load(); p != nil {
+		return *p
+	}
+	return nil
 }
 
-// Trim is one log's part of a TrimAll: drop [From, To). New start offsets go into the 'm' rows of the same write.
-type Trim struct {
-	Log      base.LogID
-	From, To base.Offset
-	Meta     *Meta
+// fail records the first failure, calls OnFatal and returns the store's failure. It may be called with Pebble's locks held.
+func (s *Store) fail(cause error) error {
+	s.failOnce.Do(func() {
+		err := fmt.Errorf("%w: %w", ErrFailed, cause)
+		s.failure.Store(&err)
+		s.space.signal()
+		s.opts.Logger.LogAttrs(context.Background(), slog.LevelError, "hot store failed", slog.String("dir", s.opts.Dir), slog.Any("error", cause))
+		s.opts.OnFatal(err)
+	})
+	// Another goroutine may be between winning the Once and the Store: Do waits for it.
+	return s.Failed()
 }
 
-// TrimAll drops hot ranges in one NoSync write of disjoint range deletions.
-func (s *Store) TrimAll(trims []Trim) error { panic("not built") }
+// use admits a call that may still run while Close waits. Every nil must be answered with s.lifetime.exit.
+func (s *Store) use() error {
+	if !s.lifetime.enter() {
+		return ErrClosed
+	}
+	return nil
+}
 
-// Drop removes everything of a log (topic deletion).
-func (s *Store) Drop(logs []base.LogID) error { panic("not built") }
+// lifetime counts the calls in progress, so that Close starts when the last one is out. Twice the count, plus one when closed.
+type lifetime struct {
+	state atomic.Int64
+	once  sync.Once
+	idle  chan struct{}
+}
 
-// Logs loads what Open found. Nothing but 'm', 's' and 'i' rows is scanned, and one seek per log.
-func (s *Store) Logs() ([]Log, error) { panic("not built") }
+func (l *lifetime) init() { l.idle = make(chan struct{}) }
 
-// Reclaim flushes and compacts what was trimmed (idle, or above the soft disk limit).
-func (s *Store) Reclaim() error { panic("not built") }
-func (s *Store) Close() error   { panic("not built") }
+func (l *lifetime) enter() bool {
+	if l.state.Add(2)&1 == 0 {
+		return true
+	}
+	l.exit()
+	return false
+}
+
+func (l *lifetime) exit() {
+	if l.state.Add(-2) == 1 {
+		l.once.Do(func() { close(l.idle) })
+	}
+}
+
+// close refuses the calls to come; it reports whether this was the first close.
+func (l *lifetime) close() bool {
+	old := l.state.Or(1)
+	if old == 0 {
+		l.once.Do(func() { close(l.idle) })
+	}
+	return old&1 == 0
+}
+
+// wait returns, after close, when no call is in progress.
+func (l *lifetime) wait() { <-l.idle }

@@ -1,0 +1,141 @@
+package hot
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/record"
+)
+
+// Read returns whole batches from the one that contains from (where there is none, from the next), up to maxBytes, none whose
+// NextOffset is beyond upTo. The first batch is returned even where it alone is larger than maxBytes. Empty where nothing is
+// stored in the range. The batches are copies in one allocation that the caller owns. Their headers were checked against
+// their keys; an error marked as corruption takes the log out of service (I14).
+//
+// NB: what was applied and not synced is returned too. upTo is the caller's high watermark, or log end (I3).
+func (s *Store) Read(log base.LogID, from, upTo base.Offset, maxBytes int) ([]record.Batch, error) {
+	return s.read(log, from, upTo, maxBytes, checkCheap)
+}
+
+// ReadVerified is Read with the CRC of every batch checked: for what leaves the broker for good (offload, recovery).
+func (s *Store) ReadVerified(log base.LogID, from, upTo base.Offset, maxBytes int) ([]record.Batch, error) {
+	return s.read(log, from, upTo, maxBytes, checkCRC)
+}
+
+func checkCheap(record.Batch) error { return nil }
+func checkCRC(b record.Batch) error { return b.CheckCRC() }
+
+func (s *Store) read(log base.LogID, from, upTo base.Offset, maxBytes int, check func(record.Batch) error) (_ []record.Batch, err error) {
+	if upTo <= max(from, 0) {
+		return nil, nil
+	}
+	if err := s.use(); err != nil {
+		return nil, err
+	}
+	defer s.lifetime.exit()
+	// Keys are last offsets: the bounds say it all.
+	var lower, upper [offsetKeyLen]byte
+	putKey(lower[:], spaceData, log, from)
+	putKey(upper[:], spaceData, log, upTo)
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower[:], UpperBound: upper[:]})
+	if err == nil {
+		var out []record.Batch
+		out, err = copyBatches(it, log, maxBytes, check)
+		if err = errors.Join(err, it.Close()); err == nil {
+			s.stats.readBytes.Add(sizeOf(out))
+			return out, nil
+		}
+	}
+	return nil, fmt.Errorf("read log %s from offset %d: %w", log, from, markCorruption(err))
+}
+
+// copyBatches walks the iterator twice, first for the sizes (which touches keys only), then for the bytes: one allocation of
+// the right size costs less than a copy through a scratch buffer.
+func copyBatches(it *pebble.Iterator, log base.LogID, maxBytes int, check func(record.Batch) error) ([]record.Batch, error) {
+	count, size := 0, 0
+	for ok := it.First(); ok; ok = it.Next() {
+		v := it.LazyValue()
+		if count > 0 && size+v.Len() > maxBytes {
+			break
+		}
+		count, size = count+1, size+v.Len()
+		if size >= maxBytes {
+			break
+		}
+	}
+	if count == 0 {
+		return nil, it.Error()
+	}
+	out, buf := make([]record.Batch, 0, count), make([]byte, 0, size)
+	for ok := it.First(); ok && len(out) < count; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return nil, err
+		}
+		start := len(buf)
+		buf = append(buf, v...)
+		b := record.Batch(buf[start:len(buf):len(buf)])
+		if err := checkStored(it.Key(), log, b, check); err != nil {
+			return nil, err
+		}
+		out = append(out, b)
+	}
+	return out, it.Error()
+}
+
+// checkStored compares a stored batch with its key.
+func checkStored(key []byte, log base.LogID, b record.Batch, check func(record.Batch) error) error {
+	keyLog, keyLast, ok := splitKey(key, spaceData)
+	if !ok || keyLog != log {
+		return base.MarkCorruption(fmt.Errorf("key %x is not a batch of log %s", key, log))
+	}
+	_, last, err := checkHeader(b)
+	if err == nil && last != keyLast {
+		err = fmt.Errorf("last offset is %d", last)
+	}
+	if err == nil {
+		err = check(b)
+	}
+	if err != nil {
+		return markOnce(fmt.Errorf("batch that ends at offset %d: %w", keyLast, err))
+	}
+	return nil
+}
+
+func markOnce(err error) error {
+	if base.IsCorruption(err) {
+		return err
+	}
+	return base.MarkCorruption(err)
+}
+
+// checkHeader checks the fields of a batch that cost nothing to check, and returns its first and last offset.
+func checkHeader(b record.Batch) (first, last base.Offset, err error) {
+	if len(b) < record.HeaderSize {
+		return 0, 0, fmt.Errorf("%d bytes are no record batch", len(b))
+	}
+	first = base.Offset(binary.BigEndian.Uint64(b))
+	delta := int32(binary.BigEndian.Uint32(b[23:]))
+	last = first + base.Offset(delta)
+	length := int32(binary.BigEndian.Uint32(b[8:]))
+	switch {
+	case int(length) != len(b)-12:
+		err = fmt.Errorf("batch length is %d in %d bytes", length, len(b))
+	case b[16] != 2:
+		err = fmt.Errorf("magic is %d", b[16])
+	case first < 0 || delta < 0 || last < first:
+		err = fmt.Errorf("base offset is %d, last offset delta %d", first, delta)
+	}
+	return first, last, err
+}
+
+func sizeOf(bs []record.Batch) (n int64) {
+	for _, b := range bs {
+		n += int64(len(b))
+	}
+	return n
+}
