@@ -6,4 +6,3 @@ func newProduceCommand(a *app) *cobra.Command { return noun("produce", "") }
 func newConsumeCommand(a *app) *cobra.Command { return noun("consume", "") }
 func newBucketCommand(a *app) *cobra.Command  { return noun("bucket", "") }
 func newSegmentCommand(a *app) *cobra.Command { return noun("segment", "") }
-func newBenchCommand(a *app) *cobra.Command   { return noun("bench", "") }

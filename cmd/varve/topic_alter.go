@@ -59,6 +59,9 @@ func alterations(set, unset []string) ([]kadm.AlterConfig, error) {
 func (a *app) reportAltered(res kadm.AlterConfigsResponses) error {
 	out := outcomes{did: "altered"}
 	for _, r := range res {
+		if r.Name == "" { // the cluster-wide default has no name
+			r.Name = "all brokers"
+		}
 		out.add(r.Name, r.Err, r.ErrMessage)
 	}
 	return a.report(out)

@@ -91,7 +91,9 @@ func describeTopic(ctx context.Context, adm *kadm.Client, name string) (topicDes
 	if err := addOffsets(ctx, adm, &d); err != nil {
 		return d, err
 	}
-	dirs, err := adm.DescribeAllLogDirs(ctx, kadm.TopicsSet{name: nil})
+	set := kadm.TopicsSet{}
+	set.Add(name, detail.Partitions.Numbers()...)
+	dirs, err := adm.DescribeAllLogDirs(ctx, set)
 	if err != nil {
 		return d, fmt.Errorf("log directories: %w", err)
 	}
