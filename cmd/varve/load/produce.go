@@ -51,7 +51,7 @@ func (o *Options) EnsureDefaults() error {
 		o.BatchBytes = 1_000_012 // franz-go's and Kafka's own default
 	}
 	if o.Seed == 0 {
-		o.Seed = rand.Uint64()
+		o.Seed = rand.Uint64() >> 11 // every JSON reader keeps 53 bits
 	}
 	return nil
 }
