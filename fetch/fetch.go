@@ -1,15 +1,70 @@
-// Package fetch is the read path: hot or cold, waiting, sessions.
 package fetch
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/clock"
+	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/record"
+	"github.com/varvelog/varve/tiering"
 )
 
-// Service reads partitions of this broker over both tiers.
-type Service struct{}
+// Cold reads tiered ranges; *tiering.Reader satisfies it.
+type Cold interface {
+	Read(ctx context.Context, log base.LogID, from base.Offset, maxBytes int) ([]record.Batch, error)
+	OffsetForTime(ctx context.Context, log base.LogID, ts int64, from base.Offset) (off base.Offset, timestamp int64, ok bool, err error)
+	MaxTimestamp(ctx context.Context, log base.LogID) (off base.Offset, timestamp int64, ok bool, err error)
+	Aborted(ctx context.Context, log base.LogID, from, to base.Offset) ([]tiering.AbortedTxn, error)
+}
+
+// Options configures a Service. Ingest, Meta and Cold are required.
+type Options struct {
+	Ingest *ingest.Ingest
+	Meta   *metadata.Store
+	Cold   Cold
+	// ColdReads bounds the cold reads that are under way, of all clients together. Default 64.
+	ColdReads int
+	// ColdWait is how long a Fetch waits for the bucket (remote.fetch.max.wait.ms). Default 500 ms.
+	ColdWait func() time.Duration
+	// MaxBytes bounds one answer whatever the client asks (fetch.max.bytes). Default 57671680.
+	MaxBytes func() int32
+	Clock    clock.Clock
+	Logger   *slog.Logger
+}
+
+// Service reads partitions of this broker over both tiers. Safe for concurrent use.
+type Service struct {
+	opts Options
+	cold chan struct{} // a token per cold read
+}
+
+// New returns a Service.
+func New(opts Options) *Service {
+	if opts.ColdReads == 0 {
+		opts.ColdReads = 64
+	}
+	if opts.ColdWait == nil {
+		opts.ColdWait = func() time.Duration { return 500 * time.Millisecond }
+	}
+	if opts.MaxBytes == nil {
+		opts.MaxBytes = func() int32 { return 57671680 }
+	}
+	if opts.Clock == nil {
+		opts.Clock = clock.Real{}
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Service{opts: opts, cold: make(chan struct{}, opts.ColdReads)}
+}
 
 // PartitionRequest is one partition of a Fetch.
 type PartitionRequest struct {
@@ -32,10 +87,10 @@ type Request struct {
 	Partitions    []PartitionRequest
 }
 
-// PartitionResponse answers one PartitionRequest.
+// PartitionResponse answers one PartitionRequest. Offsets are -1 with an error.
 type PartitionResponse struct {
 	Err           error
-	HighWatermark base.Offset // -1 with an error
+	HighWatermark base.Offset
 	LastStable    base.Offset
 	LogStart      base.Offset
 	Batches       []record.Batch // share memory with the tail or the cache: not to be modified
@@ -50,18 +105,131 @@ type AbortedTxn struct {
 	FirstOffset base.Offset
 }
 
-// Fetch answers in the order of the request's partitions; it waits as DelayedFetch does (facts/protocol.md 3.5) and blocks
-// the caller meanwhile.
-func (s *Service) Fetch(ctx context.Context, r *Request) []PartitionResponse { panic("not built") }
-
-// ListOffset answers one partition of ListOffsets: the special timestamps -1..-6 or a time in ms.
-func (s *Service) ListOffset(ctx context.Context, tp base.TopicPartition, currentEpoch base.LeaderEpoch, timestamp int64, readCommitted bool) (OffsetResult, error) {
-	panic("not built")
+// Fetch answers in the order of the request's partitions. It waits up to MaxWaitMs for MinBytes, as Kafka's DelayedFetch
+// does, and blocks the caller meanwhile; ctx ends the wait early.
+func (s *Service) Fetch(ctx context.Context, r *Request) []PartitionResponse {
+	deadline := s.opts.Clock.Now().Add(time.Duration(max(r.MaxWaitMs, 0)) * time.Millisecond)
+	w := s.newWait(r)
+	defer w.close()
+	for {
+		out, bytes, final := s.read(ctx, r)
+		if final || bytes >= int(r.MinBytes) || !w.sleep(ctx, deadline) {
+			return out
+		}
+	}
 }
 
-// OffsetResult is a found offset; Offset and Timestamp are -1 where nothing was found.
-type OffsetResult struct {
-	Offset      base.Offset
-	Timestamp   int64
-	LeaderEpoch base.LeaderEpoch
+// read makes one attempt; final is set where waiting would not change the answer.
+func (s *Service) read(ctx context.Context, r *Request) (out []PartitionResponse, bytes int, final bool) {
+	out = make([]PartitionResponse, len(r.Partitions))
+	budget := int(min(r.MaxBytes, s.opts.MaxBytes()))
+	jobs := make([]coldJob, 0)
+	parts := make([]*ingest.Partition, len(r.Partitions))
+	plans := make([]plan, len(r.Partitions))
+	for i := range r.Partitions {
+		parts[i], plans[i] = s.look(&r.Partitions[i], r.ReadCommitted, &out[i])
+		if plans[i].from == sourceCold {
+			jobs = append(jobs, coldJob{i: i})
+		}
+		final = final || out[i].Err != nil || out[i].Diverging != nil
+	}
+	s.readCold(ctx, r, jobs, parts, budget)
+	next := 0
+	for i := range r.Partitions {
+		var bs []record.Batch
+		var err error
+		tier := ingest.TierCold
+		switch plans[i].from {
+		case sourceNone:
+			continue
+		case sourceHot:
+			limit := min(int(r.Partitions[i].MaxBytes), budget-bytes)
+			if limit <= 0 && bytes > 0 {
+				continue
+			}
+			bs, tier, err = parts[i].ReadHotTier(r.Partitions[i].Offset, plans[i].upTo, limit)
+			if errors.Is(err, kerr.OffsetOutOfRange) {
+				// Trimmed since the plan was made: the manifest has it now (I5). The next attempt reads it there.
+				bs, err = s.coldRead(ctx, parts[i].Log(), r.Partitions[i].Offset, limit)
+				tier = ingest.TierCold
+			}
+		case sourceCold:
+			bs, err = jobs[next].batches, jobs[next].err
+			next++
+		}
+		n := s.fill(&out[i], r, i, bs, err, plans[i].upTo, budget-bytes, bytes == 0)
+		s.opts.Ingest.CountFetched(tier, n)
+		bytes += n
+		final = final || out[i].Err != nil
+	}
+	return out, bytes, final
+}
+
+// look finds the partition and plans its read; what needs no read is answered in out.
+func (s *Service) look(r *PartitionRequest, readCommitted bool, out *PartitionResponse) (*ingest.Partition, plan) {
+	*out = PartitionResponse{Err: r.Err, HighWatermark: -1, LastStable: -1, LogStart: -1}
+	if readCommitted {
+		out.Aborted = []AbortedTxn{}
+	}
+	if out.Err != nil {
+		return nil, plan{}
+	}
+	p, err := s.partition(r)
+	if err == nil {
+		err = p.CheckEpoch(r.CurrentEpoch)
+	}
+	if err != nil {
+		out.Err = err
+		return nil, plan{}
+	}
+	v, err := p.View()
+	if err != nil {
+		out.Err = err
+		return nil, plan{}
+	}
+	pl := planPartition(v, r, readCommitted, p.EpochEnd)
+	if pl.err != nil {
+		out.Err = fmt.Errorf("fetch %s: %w", r.TP, pl.err)
+		return nil, plan{}
+	}
+	out.HighWatermark, out.LastStable, out.LogStart, out.Diverging = v.HighWatermark, v.LastStable, v.LogStart, pl.diverging
+	return p, pl
+}
+
+func (s *Service) partition(r *PartitionRequest) (*ingest.Partition, error) {
+	if !r.TopicID.IsZero() {
+		t, ok := s.opts.Meta.Image().Topic(r.TP.Topic)
+		if !ok || t.ID != r.TopicID {
+			return nil, fmt.Errorf("fetch %s: topic id %s: %w", r.TP, r.TopicID, kerr.UnknownTopicID)
+		}
+	}
+	return s.opts.Ingest.Partition(r.TP)
+}
+
+// fill puts batches into the answer within what is left of the budget; the first partition with data may exceed it.
+func (s *Service) fill(out *PartitionResponse, r *Request, i int, bs []record.Batch, err error, upTo base.Offset, left int, first bool) int {
+	if err != nil {
+		if isPatience(err) {
+			return 0 // answered empty: the client asks again, and the read goes on into the cache
+		}
+		*out = PartitionResponse{Err: fmt.Errorf("fetch %s at %d: %w", r.Partitions[i].TP, r.Partitions[i].Offset, err), HighWatermark: -1, LastStable: -1, LogStart: -1, Aborted: out.Aborted}
+		return 0
+	}
+	limit := min(int(r.Partitions[i].MaxBytes), left)
+	for _, b := range bs {
+		if b.NextOffset() > upTo || out.Bytes+len(b) > limit && !(first && out.Bytes == 0) {
+			break
+		}
+		if r.NoZstd && b.Codec() == record.CodecZstd {
+			*out = PartitionResponse{Err: fmt.Errorf("fetch %s: zstd needs fetch version 10: %w", r.Partitions[i].TP, kerr.UnsupportedCompressionType), HighWatermark: -1, LastStable: -1, LogStart: -1, Aborted: out.Aborted}
+			return 0
+		}
+		out.Batches = append(out.Batches, b)
+		out.Bytes += len(b)
+	}
+	return out.Bytes
+}
+
+func isPatience(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }

@@ -1,0 +1,81 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+)
+
+// module is one long-lived part of a broker. start may return once the part serves; stop releases everything it holds.
+type module struct {
+	name  string
+	needs []string
+	start func(ctx context.Context) error
+	stop  func(ctx context.Context) error // nil: nothing to release
+}
+
+// modules runs a table of modules.
+type modules struct {
+	table []module
+	log   *slog.Logger
+	mu    struct {
+		sync.Mutex
+		started []module // in the order in which they finished starting
+	}
+}
+
+// start starts every module after those that it needs, independent ones side by side. Where one fails, those that started
+// are stopped again and the first cause is returned.
+func (m *modules) start(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := map[string]chan struct{}{}
+	for _, mod := range m.table {
+		done[mod.name] = make(chan struct{})
+	}
+	var wg sync.WaitGroup
+	for _, mod := range m.table {
+		wg.Go(func() {
+			for _, need := range mod.needs {
+				select {
+				case <-done[need]:
+				case <-ctx.Done():
+					return
+				}
+			}
+			if err := mod.start(ctx); err != nil {
+				cancel(fmt.Errorf("start %s: %w", mod.name, err))
+				return
+			}
+			m.mu.Lock()
+			m.mu.started = append(m.mu.started, mod)
+			m.mu.Unlock()
+			close(done[mod.name])
+		})
+	}
+	wg.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return errors.Join(err, m.stop(context.WithoutCancel(ctx)))
+	}
+	return nil
+}
+
+// stop stops what has started, last started first.
+func (m *modules) stop(ctx context.Context) error {
+	m.mu.Lock()
+	started := m.mu.started
+	m.mu.started = nil
+	m.mu.Unlock()
+	var errs []error
+	for i := len(started) - 1; i >= 0; i-- {
+		if started[i].stop == nil {
+			continue
+		}
+		if err := started[i].stop(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("stop %s: %w", started[i].name, err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,158 @@
+package ingest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/varvelog/varve/ingest"
+	"github.com/varvelog/varve/ingest/hot"
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/metadata"
+	"github.com/varvelog/varve/metadata/memkv"
+	"github.com/varvelog/varve/record"
+)
+
+// env is one broker's ingest over a disk in memory and a KV in memory. crash loses what was not synced; the KV survives.
+type env struct {
+	t     *testing.T
+	fs    *vfs.MemFS
+	kv    *memkv.KV
+	opts  ingest.Options
+	meta  *metadata.Store
+	store *hot.Store
+	*ingest.Ingest
+}
+
+func newEnv(t *testing.T) *env {
+	e := &env{t: t, fs: vfs.NewCrashableMem(), kv: memkv.New(memkv.Options{})}
+	e.open()
+	t.Cleanup(func() { e.close() })
+	return e
+}
+
+func (e *env) open() {
+	e.t.Helper()
+	ctx := context.Background()
+	var err error
+	e.meta, err = metadata.Open(ctx, metadata.Options{KV: e.kv, BrokerID: 1})
+	e.check(err)
+	_, err = e.meta.RegisterBroker(ctx, metadata.Broker{ID: 1, Host: "localhost", Port: 9092})
+	e.check(err)
+	e.store, err = hot.Open(hot.Options{
+		Dir: "hot", FS: e.fs, MemTableBytes: 8 << 20, OnFatal: func(err error) { e.t.Error(err) },
+		FreeSpace: func() (uint64, error) { return 1 << 40, nil },
+	})
+	e.check(err)
+	roots, err := e.meta.Roots(ctx)
+	e.check(err)
+	o := e.opts
+	o.Store, o.Meta, o.Broker, o.Roots = e.store, e.meta, 1, roots
+	e.Ingest, err = ingest.New(o)
+	e.check(err)
+	e.Start()
+}
+
+func (e *env) close() {
+	e.t.Helper()
+	e.check(e.Stop())
+	e.check(e.store.Close())
+	e.check(e.meta.Close())
+}
+
+// crash ends the broker as kill -9 and a power cut would, and starts it again.
+func (e *env) crash() {
+	e.t.Helper()
+	clone := e.fs.CrashClone(vfs.CrashCloneCfg{})
+	e.close()
+	e.fs = clone
+	e.open()
+}
+
+func (e *env) check(err error) {
+	e.t.Helper()
+	if err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+func (e *env) topic(name string, configs map[string]string) base.TopicPartition {
+	e.t.Helper()
+	_, err := e.meta.CreateTopic(context.Background(), metadata.TopicSpec{Name: name, Partitions: 1, ReplicationFactor: 1, Configs: configs}, false)
+	e.check(err)
+	return base.TopicPartition{Topic: name}
+}
+
+// batch builds what a producer sends: n records of one key with the given timestamps' start, 1 ms apart.
+func batch(t *testing.T, n int, ts int64, h record.BuildHeader) []byte {
+	t.Helper()
+	rs := make([]record.Record, n)
+	for i := range rs {
+		rs[i] = record.Record{Offset: base.Offset(i), Timestamp: ts + int64(i), Key: []byte("k"), Value: fmt.Appendf(nil, "value %d", i)}
+	}
+	if h.ProducerID == 0 {
+		h.ProducerID, h.BaseSequence, h.ProducerEpoch = base.NoProducerID, -1, -1
+	}
+	b, err := record.Build(h, rs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// put appends and waits.
+func (e *env) put(tp base.TopicPartition, records []byte) ingest.AppendResult {
+	e.t.Helper()
+	r := e.Append(context.Background(), -1, 30000, []ingest.AppendRequest{{TP: tp, Records: records, ZstdAllowed: true}})
+	<-r.Done()
+	return r.Results()[0]
+}
+
+func (e *env) mustPut(tp base.TopicPartition, records []byte) base.Offset {
+	e.t.Helper()
+	res := e.put(tp, records)
+	e.check(res.Err)
+	return res.BaseOffset
+}
+
+func (e *env) part(tp base.TopicPartition) *ingest.Partition {
+	e.t.Helper()
+	p, err := e.Partition(tp)
+	e.check(err)
+	return p
+}
+
+// readAll returns the hot batches from a partition's first served offset to its high watermark.
+func (e *env) readAll(tp base.TopicPartition) []record.Batch {
+	e.t.Helper()
+	p := e.part(tp)
+	v, err := p.View()
+	e.check(err)
+	var out []record.Batch
+	for from := v.Served; from < v.HighWatermark; {
+		bs, err := p.ReadHot(from, v.HighWatermark, 1<<20)
+		e.check(err)
+		out = append(out, bs...)
+		from = bs[len(bs)-1].NextOffset()
+	}
+	return out
+}
+
+// until waits for a condition that housekeeping brings about.
+func (e *env) until(what string, ok func() bool) {
+	e.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			e.t.Fatalf("never: %s", what)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+func isCode(err error, want *kerr.Error) bool { return errors.Is(err, want) }

@@ -1,0 +1,297 @@
+package ingest
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/varvelog/varve/ingest/hot"
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/invariants"
+	"github.com/varvelog/varve/metadata"
+	"github.com/varvelog/varve/record"
+)
+
+// Partition is one log of this broker. It is created by recovery or by the first request after its creation, led until the
+// image says otherwise, and dropped with its topic.
+type Partition struct {
+	g   *Ingest
+	log base.LogID
+	cfg atomic.Pointer[metadata.TopicConfig]
+
+	mu struct {
+		sync.Mutex
+		tp      base.TopicPartition
+		topicID base.TopicID
+		epoch   base.LeaderEpoch
+		// err is nil while this broker leads the partition; what requests are answered otherwise.
+		err error
+
+		// logStart <= hotStart' <= tieredEnd <= highWater <= end, where hotStart may lie anywhere up to tieredEnd (I5).
+		logStart  base.Offset
+		hotStart  base.Offset // first offset in Pebble
+		tieredEnd base.Offset // everything below is named by a committed manifest
+		highWater base.Offset // everything below is durable where it counts and visible (I3)
+		end       base.Offset // the next offset
+
+		epochs    []base.EpochStart
+		producers producerTable
+		sealed    []hot.Sealed // closed ranges that are still hot, ascending
+		active    openRange    // [active.base, end)
+		index     []hot.IndexEntry
+		bytes     int64 // of the log since it was created
+		maxTs     int64 // largest record timestamp since hotStart was set up
+		tail      batchQueue
+		waiters   map[*Waiter]struct{}
+		unsaved   bool // the 'm' row is older than the state
+	}
+}
+
+// openRange is the range that appends go to.
+type openRange struct {
+	base       base.Offset
+	bytes      int64
+	maxTs      int64 // largest record timestamp, -1 where there is none
+	firstTs    int64 // max timestamp of the first batch: segment.ms counts from it, as Kafka's does
+	openedAtMs int64 // wall clock of the first append: varve.tiering.max.lag.ms counts from it
+}
+
+// newPartition returns a log without hot data: new, or known only by its manifest root.
+func newPartition(g *Ingest, id base.LogID, root metadata.Root) *Partition {
+	p := &Partition{g: g, log: id}
+	m := &p.mu
+	m.err = kerr.NotLeaderForPartition
+	m.logStart, m.tieredEnd = root.Start, root.TieredEnd
+	m.hotStart, m.highWater, m.end = m.tieredEnd, m.tieredEnd, m.tieredEnd
+	m.active = openRange{base: m.end, maxTs: -1}
+	m.maxTs = -1
+	m.producers = producerTable{}
+	m.epoch = base.NoLeaderEpoch
+	m.waiters = map[*Waiter]struct{}{}
+	m.unsaved = true
+	return p
+}
+
+// lead makes the partition serve under the image's leader epoch. The epoch starts at the log end (KIP-101).
+func (p *Partition) lead(state *metadata.Partition, topic *metadata.Topic) {
+	p.cfg.Store(topic.Config)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m := &p.mu
+	m.tp, m.topicID, m.err = state.TP, state.TopicID, nil
+	if state.LeaderEpoch <= m.epoch {
+		return
+	}
+	m.epoch = state.LeaderEpoch
+	for len(m.epochs) > 0 && m.epochs[len(m.epochs)-1].Start >= m.end {
+		m.epochs = m.epochs[:len(m.epochs)-1]
+	}
+	m.epochs = append(m.epochs, base.EpochStart{Epoch: m.epoch, Start: m.end})
+	m.unsaved = true
+	p.g.work.add(p)
+}
+
+// stop makes every request and every waiter answer err.
+func (p *Partition) stop(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.err = err
+	p.wakeLocked()
+}
+
+// errLocked is what a request to the partition is answered, nil where it may go on.
+func (p *Partition) errLocked() error {
+	if p.mu.err == nil {
+		return nil
+	}
+	return fmt.Errorf("partition %s: %w", p.mu.tp, p.mu.err)
+}
+
+// CheckEpoch compares a client's idea of the leader epoch (KIP-320); current < 0 is no idea.
+func (p *Partition) CheckEpoch(current base.LeaderEpoch) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.mu.err != nil:
+		return p.errLocked()
+	case current < 0 || current == p.mu.epoch:
+		return nil
+	case current < p.mu.epoch:
+		return fmt.Errorf("partition %s: epoch %d, current %d: %w", p.mu.tp, current, p.mu.epoch, kerr.FencedLeaderEpoch)
+	default:
+		return fmt.Errorf("partition %s: epoch %d, current %d: %w", p.mu.tp, current, p.mu.epoch, kerr.UnknownLeaderEpoch)
+	}
+}
+
+// Log is the partition's log id.
+func (p *Partition) Log() base.LogID { return p.log }
+
+// Config is the topic's effective configuration.
+func (p *Partition) Config() *metadata.TopicConfig { return p.cfg.Load() }
+
+// Status is what describe commands show of a partition; offsets are exclusive ends or inclusive starts, bytes are hot ones.
+type Status struct {
+	LeaderEpoch                                                      base.LeaderEpoch
+	LogStart, HotStart, TieredEnd, LastStable, HighWatermark, LogEnd base.Offset
+	HotBytes, UntieredBytes                                          int64
+}
+
+// Status answers from memory.
+func (p *Partition) Status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m := &p.mu
+	return Status{
+		LeaderEpoch: m.epoch, LogStart: m.logStart, HotStart: max(m.hotStart, m.logStart), TieredEnd: m.tieredEnd,
+		LastStable: m.highWater, HighWatermark: m.highWater, LogEnd: m.end,
+		HotBytes: p.hotBytesLocked(), UntieredBytes: p.untieredLocked(),
+	}
+}
+
+// Status answers for a partition by name. Errors as Partition's.
+func (g *Ingest) Status(tp base.TopicPartition) (Status, error) {
+	p, err := g.Partition(tp)
+	if err != nil {
+		return Status{}, err
+	}
+	return p.Status(), nil
+}
+
+func (p *Partition) hotBytesLocked() int64 {
+	n := p.mu.active.bytes
+	for i := range p.mu.sealed {
+		n += p.mu.sealed[i].Bytes
+	}
+	return n
+}
+
+func (p *Partition) untieredLocked() int64 {
+	n := p.mu.active.bytes
+	for i := len(p.mu.sealed) - 1; i >= 0 && p.mu.sealed[i].End > p.mu.tieredEnd; i-- {
+		n += p.mu.sealed[i].Bytes
+	}
+	return n
+}
+
+// committedLocked moves the high watermark to end and puts b, the newest committed batch, into the tail.
+func (p *Partition) committedLocked(end base.Offset) {
+	if end <= p.mu.highWater {
+		return
+	}
+	invariants.Assert(end <= p.mu.end, "%s: high watermark %d past the log end %d", p.mu.tp, end, p.mu.end)
+	p.mu.highWater = end
+	p.wakeLocked()
+}
+
+// Waiter is woken when one of the partitions that it was added to moves its high watermark or stops being led.
+type Waiter struct{ C chan struct{} }
+
+// NewWaiter returns a waiter that belongs to one goroutine.
+func NewWaiter() *Waiter { return &Waiter{C: make(chan struct{}, 1)} }
+
+// Watch adds the waiter; Unwatch must follow.
+func (p *Partition) Watch(w *Waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.waiters[w] = struct{}{}
+}
+
+// Unwatch removes the waiter.
+func (p *Partition) Unwatch(w *Waiter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.mu.waiters, w)
+}
+
+func (p *Partition) wakeLocked() {
+	for w := range p.mu.waiters {
+		select {
+		case w.C <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// EpochEnd answers OffsetForLeaderEpoch (KIP-101, KIP-279): the largest epoch <= epoch and where it ended; -1, -1 where
+// the epoch is unknown.
+func (p *Partition) EpochEnd(epoch base.LeaderEpoch) (base.LeaderEpoch, base.Offset) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return epochEnd(p.mu.epochs, p.mu.epoch, p.mu.end, epoch)
+}
+
+// epochEnd is LeaderEpochFileCache.endOffsetFor (facts/protocol.md 3.8).
+func epochEnd(epochs []base.EpochStart, latest base.LeaderEpoch, end base.Offset, want base.LeaderEpoch) (base.LeaderEpoch, base.Offset) {
+	switch {
+	case want < 0 || want > latest:
+		return base.NoLeaderEpoch, base.NoOffset
+	case want == latest:
+		return want, end
+	case len(epochs) == 0:
+		return base.NoLeaderEpoch, base.NoOffset
+	case want < epochs[0].Epoch:
+		return want, epochs[0].Start
+	}
+	i := len(epochs) - 1
+	for epochs[i].Epoch > want {
+		i--
+	}
+	if i == len(epochs)-1 {
+		return epochs[i].Epoch, end
+	}
+	return epochs[i].Epoch, epochs[i+1].Start
+}
+
+// EpochAt is the leader epoch under which the record at off was written, -1 where unknown.
+func (p *Partition) EpochAt(off base.Offset) base.LeaderEpoch {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := len(p.mu.epochs) - 1; i >= 0; i-- {
+		if p.mu.epochs[i].Start <= off {
+			return p.mu.epochs[i].Epoch
+		}
+	}
+	return base.NoLeaderEpoch
+}
+
+// EpochEnd answers OffsetForLeaderEpoch by name; currentEpoch is checked where >= 0.
+func (g *Ingest) EpochEnd(tp base.TopicPartition, currentEpoch, epoch base.LeaderEpoch) (base.LeaderEpoch, base.Offset, error) {
+	p, err := g.Partition(tp)
+	if err != nil {
+		return base.NoLeaderEpoch, base.NoOffset, err
+	}
+	if err := p.CheckEpoch(currentEpoch); err != nil {
+		return base.NoLeaderEpoch, base.NoOffset, err
+	}
+	e, end := p.EpochEnd(epoch)
+	return e, end, nil
+}
+
+// policy is what the topic's configuration asks of a produced batch.
+func policy(cfg *metadata.TopicConfig, zstdAllowed bool, nowMs int64) record.Policy {
+	codec, level := compression(cfg)
+	return record.Policy{
+		MaxMessageBytes: cfg.MaxMessageBytes, SegmentBytes: cfg.SegmentBytes, LogAppendTime: cfg.LogAppendTime,
+		BeforeMaxMs: cfg.TimestampBeforeMaxMs, AfterMaxMs: cfg.TimestampAfterMaxMs,
+		Compression: codec, CompressionLevel: level, Compacted: cfg.Compact, ZstdAllowed: zstdAllowed, NowMs: nowMs,
+	}
+}
+
+func compression(cfg *metadata.TopicConfig) (record.Codec, int) {
+	switch cfg.Compression {
+	case "gzip":
+		return record.CodecGzip, cfg.CompressionGzipLevel
+	case "snappy":
+		return record.CodecSnappy, 0
+	case "lz4":
+		return record.CodecLZ4, cfg.CompressionLZ4Level
+	case "zstd":
+		return record.CodecZstd, cfg.CompressionZstdLevel
+	case "uncompressed":
+		return record.CodecNone, 0
+	default:
+		return record.CodecProducer, 0
+	}
+}

@@ -1,0 +1,200 @@
+package ingest
+
+import (
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/varvelog/varve/ingest/hot"
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/metadata"
+)
+
+// metaLocked is the partition's 'm' row.
+func (p *Partition) metaLocked() *hot.Meta {
+	m := &p.mu
+	return &hot.Meta{
+		LogStart: m.logStart, HotStart: m.hotStart, HighWater: m.highWater, End: m.end,
+		Epochs: slices.Clone(m.epochs), Producers: p.encodeStateLocked(),
+	}
+}
+
+// encodeStateLocked is the opaque part of the 'm' row: the counters of the open range, then the producer snapshot.
+func (p *Partition) encodeStateLocked() []byte {
+	m := &p.mu
+	b := make([]byte, 0, 64)
+	for _, v := range [...]int64{
+		m.bytes, m.maxTs, int64(m.active.base), m.active.bytes, m.active.maxTs, m.active.firstTs, m.active.openedAtMs,
+	} {
+		b = binary.AppendVarint(b, v)
+	}
+	return m.producers.encode(b)
+}
+
+func (p *Partition) decodeStateLocked(src []byte) error {
+	m := &p.mu
+	if len(src) == 0 {
+		return nil
+	}
+	d := varints{src: src}
+	m.bytes, m.maxTs = d.varint(), d.varint()
+	m.active = openRange{base: base.Offset(d.varint()), bytes: d.varint(), maxTs: d.varint(), firstTs: d.varint(), openedAtMs: d.varint()}
+	if d.bad {
+		return base.MarkCorruption(errSnapshot)
+	}
+	var err error
+	m.producers, err = decodeProducers(d.src)
+	return err
+}
+
+// recover rebuilds every partition that the hot store knows. Logs whose topic is gone are dropped by the first image.
+func (g *Ingest) recover() error {
+	logs, err := g.store.Logs()
+	if err != nil {
+		return fmt.Errorf("load hot logs: %w", err)
+	}
+	var replayed int64
+	for i := range logs {
+		l := &logs[i]
+		p := newPartition(g, l.ID, g.opts.Roots[l.ID])
+		before := p.mu.bytes
+		p.mu.Lock()
+		err := p.recoverLocked(l)
+		p.mu.Unlock()
+		if err != nil {
+			return fmt.Errorf("recover log %s: %w", l.ID, err)
+		}
+		replayed += p.mu.bytes - before
+		g.mu.parts[l.ID] = p
+	}
+	if len(logs) > 0 {
+		g.log.Info("recovered hot logs", slog.Int("logs", len(logs)))
+	}
+	return nil
+}
+
+// recoverLocked takes over the rows of l and replays the batches behind its checkpoint.
+func (p *Partition) recoverLocked(l *hot.Log) error {
+	m := &p.mu
+	root := metadata.Root{Start: m.logStart, TieredEnd: m.tieredEnd}
+	m.logStart = max(l.Meta.LogStart, root.Start)
+	m.hotStart = l.Meta.HotStart
+	m.epochs = slices.Clone(l.Meta.Epochs)
+	m.end = l.Meta.End
+	m.active = openRange{base: m.hotStart, maxTs: -1}
+	if err := p.decodeStateLocked(l.Meta.Producers); err != nil {
+		return err
+	}
+	if n := len(m.epochs); n > 0 {
+		m.epoch = m.epochs[n-1].Epoch
+	}
+	m.index = l.Index
+	if err := p.replayLocked(l); err != nil {
+		return err
+	}
+	if l.End < m.tieredEnd {
+		// The bucket knows more than this disk: the disk lost its tail (I14). What it holds is not needed.
+		p.g.log.Warn("hot log ends below the tiered end: going on from the bucket", slog.String("log", p.log.String()),
+			slog.Int64("end", int64(l.End)), slog.Int64("tiered_end", int64(m.tieredEnd)))
+		m.end = m.tieredEnd
+		m.sealed, m.index = nil, nil
+		m.hotStart = m.end
+		m.active = openRange{base: m.end, maxTs: -1}
+	}
+	m.highWater = m.end // what one replica recovered is durable: Pebble flushed the replayed WAL
+	p.g.work.add(p)
+	if len(m.sealed) > 0 {
+		p.g.work.addReady(p)
+	}
+	return nil
+}
+
+// replayLocked reads the batches from the checkpoint's end to the log end and closes ranges where the 's' rows say so.
+func (p *Partition) replayLocked(l *hot.Log) error {
+	m := &p.mu
+	sealed := l.Sealed
+	for len(sealed) > 0 && sealed[0].End <= m.active.base {
+		m.sealed = append(m.sealed, sealed[0])
+		sealed = sealed[1:]
+	}
+	nowMs := p.g.clock.Now().UnixMilli()
+	closeRange := func() {
+		for len(sealed) > 0 && m.end >= sealed[0].End {
+			m.active = openRange{base: sealed[0].End, maxTs: -1}
+			m.sealed = append(m.sealed, sealed[0])
+			sealed = sealed[1:]
+		}
+	}
+	for from := m.end; from < l.End; from = m.end {
+		bs, err := p.g.store.ReadVerified(p.log, from, l.End, 1<<20)
+		if err != nil {
+			return err
+		}
+		if len(bs) == 0 || bs[0].BaseOffset() != from {
+			return base.MarkCorruption(fmt.Errorf("no batch at offset %d below the log end %d", from, l.End))
+		}
+		for _, b := range bs {
+			closeRange()
+			p.noteEpochLocked(b.LeaderEpoch(), b.BaseOffset())
+			p.noteLocked(nil, b, nowMs)
+		}
+	}
+	closeRange()
+	p.fillSealedLocked()
+	return nil
+}
+
+func (p *Partition) noteEpochLocked(e base.LeaderEpoch, start base.Offset) {
+	if e <= p.mu.epoch {
+		return
+	}
+	p.mu.epoch = e
+	p.mu.epochs = append(p.mu.epochs, base.EpochStart{Epoch: e, Start: start})
+}
+
+// fillSealedLocked makes the sealed ranges contiguous from the hot start: an 's' row that age or pressure wrote without a
+// sync may be lost while a later one, or the manifest that names the range, is not. Sizes come from the sparse index.
+func (p *Partition) fillSealedLocked() {
+	m := &p.mu
+	var out []hot.Sealed
+	pos := m.hotStart
+	for _, s := range m.sealed {
+		if s.Base > pos {
+			out = append(out, hot.Sealed{Base: pos, End: s.Base, Bytes: p.bytesBetweenLocked(pos, s.Base), MaxTimestamp: s.MaxTimestamp, SealedAtMs: s.SealedAtMs})
+		}
+		out = append(out, s)
+		pos = s.End
+	}
+	m.sealed = out
+	if m.active.base > pos {
+		// The open range cannot start past the last sealed one: take it back.
+		m.active.bytes += p.bytesBetweenLocked(pos, m.active.base)
+		m.active.base, m.active.maxTs = pos, max(m.active.maxTs, m.maxTs)
+	}
+	if m.tieredEnd > m.active.base && m.tieredEnd <= m.end {
+		n := min(p.bytesBetweenLocked(m.active.base, m.tieredEnd), m.active.bytes)
+		m.sealed = append(m.sealed, hot.Sealed{Base: m.active.base, End: m.tieredEnd, Bytes: n, MaxTimestamp: m.active.maxTs})
+		m.active.base = m.tieredEnd
+		m.active.bytes -= n
+		if m.active.base == m.end {
+			m.active = openRange{base: m.end, maxTs: -1}
+		}
+	}
+}
+
+// bytesBetweenLocked is about how many bytes [from, to) holds.
+func (p *Partition) bytesBetweenLocked(from, to base.Offset) int64 {
+	at := func(off base.Offset) int64 {
+		for i := len(p.mu.index) - 1; i >= 0; i-- {
+			if p.mu.index[i].Offset <= off {
+				return p.mu.index[i].Bytes
+			}
+		}
+		return 0
+	}
+	if to == p.mu.end {
+		return p.mu.bytes - at(from)
+	}
+	return at(to) - at(from)
+}

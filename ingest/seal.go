@@ -1,0 +1,345 @@
+package ingest
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/varvelog/varve/ingest/hot"
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/metadata"
+	"github.com/varvelog/varve/record"
+)
+
+// mustRollLocked decides before an append whether the open range is closed first: segment.bytes (and the bound on one
+// object) by size, segment.ms by record timestamps, as Kafka's UnifiedLog.maybeRoll does.
+func (p *Partition) mustRollLocked(b record.Batch) bool {
+	a, cfg := &p.mu.active, p.Config()
+	if a.bytes == 0 {
+		return false
+	}
+	limit := min(int64(cfg.SegmentBytes), p.g.opts.MaxSealBytes)
+	return a.bytes+int64(len(b)) > limit || a.firstTs >= 0 && b.MaxTimestamp()-a.firstTs > cfg.SegmentMs
+}
+
+// sealLocked closes the open range. The 's' row goes into w, so that it is in the WAL before what is appended after it.
+func (p *Partition) sealLocked(w *hot.Write, nowMs int64) {
+	m := &p.mu
+	if m.active.base == m.end {
+		return
+	}
+	s := hot.Sealed{
+		Base: m.active.base, End: m.end, Bytes: m.active.bytes, MaxTimestamp: m.active.maxTs, SealedAtMs: nowMs,
+	}
+	if len(m.producers) > 0 {
+		s.Producers = m.producers.encode(nil)
+	}
+	m.sealed = append(m.sealed, s)
+	m.active = openRange{base: m.end, maxTs: -1}
+	m.unsaved = true
+	w.SetSealed(p.log, &s)
+	if tiered(p.Config()) {
+		p.g.work.addReady(p)
+	}
+}
+
+func tiered(cfg *metadata.TopicConfig) bool { return cfg.RemoteStorageEnable && !cfg.RemoteCopyDisable }
+
+// dueLocked reports whether age asks for the open range to be closed.
+func (p *Partition) dueLocked(nowMs int64) bool {
+	a, cfg := &p.mu.active, p.Config()
+	if a.bytes == 0 {
+		return false
+	}
+	age := nowMs - a.openedAtMs
+	if tiered(cfg) && (age >= cfg.TieringMaxLagMs || cfg.TieringMaxLagBytes > 0 && a.bytes >= cfg.TieringMaxLagBytes) {
+		return true
+	}
+	return age >= cfg.SegmentMs
+}
+
+// workset is the partitions that have something to do: open bytes, an old checkpoint, ranges to trim or to tier.
+type workset struct {
+	c  chan struct{}
+	mu struct {
+		sync.Mutex
+		parts map[*Partition]struct{}
+		ready map[*Partition]struct{} // with sealed ranges that are not tiered
+	}
+}
+
+func newWorkset() *workset {
+	w := &workset{c: make(chan struct{}, 1)}
+	w.mu.parts = map[*Partition]struct{}{}
+	w.mu.ready = map[*Partition]struct{}{}
+	return w
+}
+
+func (w *workset) add(p *Partition) {
+	w.mu.Lock()
+	w.mu.parts[p] = struct{}{}
+	w.mu.Unlock()
+	select {
+	case w.c <- struct{}{}:
+	default:
+	}
+}
+
+func (w *workset) addReady(p *Partition) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.mu.ready[p] = struct{}{}
+}
+
+func (w *workset) remove(p *Partition) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.mu.parts, p)
+}
+
+func (w *workset) removeReady(p *Partition) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.mu.ready, p)
+}
+
+func (w *workset) list() []*Partition {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return keys(w.mu.parts)
+}
+
+func (w *workset) listReady() []*Partition {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return keys(w.mu.ready)
+}
+
+func keys(m map[*Partition]struct{}) []*Partition {
+	ps := make([]*Partition, 0, len(m))
+	for p := range m {
+		ps = append(ps, p)
+	}
+	return ps
+}
+
+// housekeep seals, trims and checkpoints while there is something to do, and sleeps while there is not.
+func (g *Ingest) housekeep(ctx context.Context) {
+	var lastCheckpoint time.Time
+	lastRetention := g.clock.Now()
+	for {
+		work := g.work.list()
+		if len(work) == 0 && g.pipe.idle() {
+			if !g.sleep(ctx, g.work.c, g.opts.RetentionEvery) {
+				return
+			}
+		}
+		if !g.sleep(ctx, nil, g.opts.TickEvery) {
+			return
+		}
+		now := g.clock.Now()
+		g.pipe.expire(now)
+		work = g.work.list()
+		g.sealDue(work, now)
+		g.trim(now)
+		if now.Sub(lastCheckpoint) >= g.opts.CheckpointEvery {
+			lastCheckpoint = now
+			if err := g.checkpoint(work); err != nil {
+				g.log.Error("checkpoint", slog.Any("err", err))
+			}
+		}
+		if now.Sub(lastRetention) >= g.opts.RetentionEvery {
+			lastRetention = now
+			g.retain(now)
+		}
+		g.retire(work)
+	}
+}
+
+// sleep waits for d or for c (nil: only d); it reports whether to go on.
+func (g *Ingest) sleep(ctx context.Context, c <-chan struct{}, d time.Duration) bool {
+	t := g.clock.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-c:
+	case <-t.C:
+	}
+	return true
+}
+
+// sealDue closes ranges by age and, where too much is not tiered, the largest ones (the sizing law of facts/pebble.md).
+func (g *Ingest) sealDue(work []*Partition, now time.Time) {
+	nowMs := now.UnixMilli()
+	type open struct {
+		p     *Partition
+		bytes int64
+	}
+	var opens []open
+	var untiered int64
+	w := g.store.NewWrite()
+	sealed := 0
+	for _, p := range work {
+		p.mu.Lock()
+		if p.dueLocked(nowMs) {
+			p.sealLocked(w, nowMs)
+			sealed++
+		}
+		if tiered(p.Config()) {
+			untiered += p.untieredLocked()
+			opens = append(opens, open{p, p.mu.active.bytes})
+		}
+		p.mu.Unlock()
+	}
+	if untiered > g.opts.UntieredBytes {
+		slices.SortFunc(opens, func(a, b open) int { return int(b.bytes - a.bytes) })
+		// What is sealed already waits for the bucket; sealing more would only make small objects.
+		for over := g.openBytes(work) - g.opts.UntieredBytes/2; over > 0 && len(opens) > 0; opens = opens[1:] {
+			opens[0].p.mu.Lock()
+			opens[0].p.sealLocked(w, nowMs)
+			opens[0].p.mu.Unlock()
+			over -= opens[0].bytes
+			sealed++
+		}
+	}
+	if sealed == 0 {
+		w.Discard()
+		return
+	}
+	if err := g.store.ApplyNoSync(w); err != nil {
+		g.log.Error("write sealed ranges", slog.Any("err", err))
+	}
+	g.signalSealed()
+}
+
+func (g *Ingest) openBytes(work []*Partition) (n int64) {
+	for _, p := range work {
+		p.mu.Lock()
+		if tiered(p.Config()) {
+			n += p.mu.active.bytes
+		}
+		p.mu.Unlock()
+	}
+	return n
+}
+
+func (g *Ingest) signalSealed() {
+	select {
+	case g.sealedC <- struct{}{}:
+	default:
+	}
+}
+
+// SealedRange is a closed range of a partition that this broker leads, all below the high watermark (I3).
+type SealedRange struct {
+	Log         base.LogID
+	TP          base.TopicPartition
+	TopicID     base.TopicID
+	LogStart    base.Offset
+	LeaderEpoch base.LeaderEpoch
+	Epochs      []base.EpochStart // of the log up to the range's end
+	hot.Sealed
+}
+
+// Sealed lists ranges that wait for the bucket, oldest first, each log's in offset order, up to about maxBytes.
+func (g *Ingest) Sealed(maxBytes int64) []SealedRange {
+	var out []SealedRange
+	for _, p := range g.work.listReady() {
+		n := len(out)
+		out = p.appendSealed(out)
+		if len(out) == n {
+			g.work.removeReady(p)
+			p.readyAgain()
+		}
+	}
+	slices.SortStableFunc(out, func(a, b SealedRange) int { return int(a.SealedAtMs - b.SealedAtMs) })
+	var sum int64
+	for i := range out {
+		if sum += out[i].Bytes; sum > maxBytes && i > 0 {
+			return out[:i]
+		}
+	}
+	return out
+}
+
+func (p *Partition) appendSealed(out []SealedRange) []SealedRange {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m := &p.mu
+	if m.err != nil || !tiered(p.Config()) {
+		return out
+	}
+	for i := range m.sealed {
+		s := &m.sealed[i]
+		if s.End <= m.tieredEnd {
+			continue
+		}
+		if s.End > m.highWater {
+			break
+		}
+		out = append(out, SealedRange{
+			Log: p.log, TP: m.tp, TopicID: m.topicID, LogStart: m.logStart, LeaderEpoch: m.epoch,
+			Epochs: epochsBelow(m.epochs, s.End), Sealed: *s,
+		})
+	}
+	return out
+}
+
+// readyAgain puts the partition back where a range is sealed but not below the high watermark yet.
+func (p *Partition) readyAgain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(p.mu.sealed); n > 0 && p.mu.sealed[n-1].End > p.mu.tieredEnd && p.mu.err == nil && tiered(p.Config()) {
+		p.g.work.addReady(p)
+	}
+}
+
+func epochsBelow(epochs []base.EpochStart, end base.Offset) []base.EpochStart {
+	n := len(epochs)
+	for n > 0 && epochs[n-1].Start >= end {
+		n--
+	}
+	return slices.Clone(epochs[:n])
+}
+
+// SealedC is signalled when there may be more to list.
+func (g *Ingest) SealedC() <-chan struct{} { return g.sealedC }
+
+// ReadSealed yields the batches of [from, end) of a log in order.
+func (g *Ingest) ReadSealed(ctx context.Context, id base.LogID, from, end base.Offset, emit func(record.Batch) error) error {
+	p := g.byLog(id)
+	if p == nil {
+		return errGone(id)
+	}
+	for from < end {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		bs, err := p.readVerified(from, end, 1<<20)
+		if err != nil {
+			return err
+		}
+		for _, b := range bs {
+			if err := emit(b); err != nil {
+				return err
+			}
+		}
+		from = bs[len(bs)-1].NextOffset()
+	}
+	return nil
+}
+
+// Tiered notes that a committed manifest names everything below end (I5).
+func (g *Ingest) Tiered(id base.LogID, end base.Offset) {
+	p := g.byLog(id)
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	p.mu.tieredEnd = max(p.mu.tieredEnd, end)
+	p.mu.Unlock()
+	g.work.add(p)
+}

@@ -1,0 +1,119 @@
+package ingest
+
+import (
+	"sort"
+	"sync"
+
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/record"
+)
+
+// batchQueue holds committed batches of one partition in offset order, without gaps. The partition's lock guards it.
+type batchQueue struct {
+	batches []record.Batch
+	head    int // batches[:head] are evicted
+}
+
+func (q *batchQueue) push(b record.Batch) { q.batches = append(q.batches, b) }
+
+func (q *batchQueue) pop() {
+	if q.head == len(q.batches) {
+		return
+	}
+	q.batches[q.head] = nil
+	q.head++
+	if q.head == len(q.batches) || q.head >= 64 && q.head*2 >= len(q.batches) {
+		q.batches = append([]record.Batch(nil), q.batches[q.head:]...)
+		q.head = 0
+	}
+}
+
+// start is the first offset that is held, and false where nothing is.
+func (q *batchQueue) start() (base.Offset, bool) {
+	if q.head == len(q.batches) {
+		return 0, false
+	}
+	return q.batches[q.head].BaseOffset(), true
+}
+
+// read returns batches from the one that contains from, below upTo, up to maxBytes but at least one.
+func (q *batchQueue) read(from, upTo base.Offset, maxBytes int) []record.Batch {
+	live := q.batches[q.head:]
+	i := sort.Search(len(live), func(i int) bool { return live[i].NextOffset() > from })
+	var out []record.Batch
+	for n := 0; i < len(live) && live[i].NextOffset() <= upTo; i++ {
+		if n += len(live[i]); n > maxBytes && len(out) > 0 {
+			break
+		}
+		out = append(out, live[i])
+	}
+	return out
+}
+
+// batchOverheadBytes is what a batch in the tail costs beside its bytes.
+const batchOverheadBytes = 64
+
+// tail bounds what all partitions' queues hold together: first committed, first evicted. Frames of many batches are shared
+// by their slices and go together, since their batches were committed together.
+type tail struct {
+	limit int64
+	mu    struct {
+		sync.Mutex
+		bytes int64
+		fifo  []tailEntry
+		head  int
+	}
+}
+
+type tailEntry struct {
+	p    *Partition
+	size int64
+}
+
+func newTail(limit int64) *tail { return &tail{limit: limit} }
+
+// add counts a batch that was pushed to p's queue and evicts the oldest batches of the broker above the limit.
+func (t *tail) add(p *Partition, size int) {
+	t.mu.Lock()
+	t.mu.fifo = append(t.mu.fifo, tailEntry{p, int64(size) + batchOverheadBytes})
+	t.mu.bytes += int64(size) + batchOverheadBytes
+	var evict []*Partition
+	for t.mu.bytes > t.limit && t.mu.head < len(t.mu.fifo) {
+		e := &t.mu.fifo[t.mu.head]
+		evict = append(evict, e.p)
+		t.mu.bytes -= e.size
+		*e = tailEntry{}
+		t.mu.head++
+	}
+	if t.mu.head > 1024 && t.mu.head*2 > len(t.mu.fifo) {
+		t.mu.fifo = append([]tailEntry(nil), t.mu.fifo[t.mu.head:]...)
+		t.mu.head = 0
+	}
+	t.mu.Unlock()
+	for _, p := range evict {
+		p.mu.Lock()
+		p.mu.tail.pop()
+		p.mu.Unlock()
+	}
+}
+
+// dropPartition lets go of a deleted partition's batches.
+func (t *tail) dropPartition(p *Partition) {
+	t.mu.Lock()
+	for i := t.mu.head; i < len(t.mu.fifo); i++ {
+		if t.mu.fifo[i].p == p {
+			t.mu.bytes -= t.mu.fifo[i].size
+			t.mu.fifo[i] = tailEntry{p: p}
+		}
+	}
+	t.mu.Unlock()
+	p.mu.Lock()
+	p.mu.tail = batchQueue{}
+	p.mu.Unlock()
+}
+
+func (t *tail) size() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.bytes
+}
