@@ -1,11 +1,15 @@
-// Package tiering moves sealed ranges into the bucket and reads them back. It only adds objects.
 package tiering
 
 import (
 	"context"
+	"fmt"
+	"sync"
 
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/service"
 	"github.com/varvelog/varve/record"
+	"github.com/varvelog/varve/tiering/manifest"
+	"github.com/varvelog/varve/tiering/segment"
 )
 
 // SealedRange is a range of a partition that this broker leads, closed for appends and below the high watermark (I3).
@@ -35,42 +39,61 @@ type Source interface {
 	Tiered(log base.LogID, epoch base.LeaderEpoch, end base.Offset)
 }
 
-// Reader serves tiered ranges. What it returns equals what the hot store returned for the same offsets (I8).
-type Reader struct{}
-
-// Read returns whole batches starting with the one that contains from, about maxBytes, at least one. It does not cross
-// the tiered end. kerr.OffsetOutOfRange where nothing tiered holds from.
-func (r *Reader) Read(ctx context.Context, log base.LogID, from base.Offset, maxBytes int) ([]record.Batch, error) {
-	panic("not built")
+// Tiering is a broker's side of the bucket: the archiver, the committers of its logs, the cold reader. It is created with
+// New, runs from Start to Stop, and is safe for concurrent use.
+type Tiering struct {
+	o         Options
+	roots     *roots
+	manifests *lru[manifest.ArchiveKey, *manifest.Manifest]
+	archives  *lru[manifest.ArchiveKey, *manifest.Archive]
+	footers   *lru[manifest.ArchiveKey, *segment.Footer]
+	garbage   *garbage
+	metrics   *metrics
+	group     *service.Group
+	workers   chan struct{} // one slot per upload under way
+	intents   struct {
+		sync.Mutex
+		done []string // intents whose deletion did not succeed yet
+	}
 }
 
-// OffsetForTime finds the first tiered record at or after offset from whose timestamp is >= ts.
-func (r *Reader) OffsetForTime(ctx context.Context, log base.LogID, ts int64, from base.Offset) (off base.Offset, timestamp int64, ok bool, err error) {
-	panic("not built")
+// New checks the options. Nothing runs before Start.
+func New(o Options) (*Tiering, error) {
+	o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	t := &Tiering{o: o, roots: newRoots(), garbage: newGarbage(o.GarbageEntries), workers: make(chan struct{}, o.workers())}
+	t.manifests = newLRU[manifest.ArchiveKey](o.ManifestBytes*3/4, (*manifest.Manifest).MemoryBytes)
+	t.archives = newLRU[manifest.ArchiveKey](o.ManifestBytes/4, func(a *manifest.Archive) int64 { return int64(176 * len(a.Entries)) })
+	t.footers = newLRU[manifest.ArchiveKey](o.FooterBytes, (*segment.Footer).MemoryBytes)
+	m, err := newMetrics(t)
+	if err != nil {
+		return nil, fmt.Errorf("tiering metrics: %w", err)
+	}
+	t.metrics = m
+	return t, nil
 }
 
-// MaxTimestamp finds the tiered record with the largest timestamp, the earliest such.
-func (r *Reader) MaxTimestamp(ctx context.Context, log base.LogID) (off base.Offset, timestamp int64, ok bool, err error) {
-	panic("not built")
+// Start reads all roots with one request and starts the archiver. It does not need the bucket (I13).
+func (t *Tiering) Start(ctx context.Context) error {
+	if err := t.loadRoots(ctx); err != nil {
+		return err
+	}
+	t.group = service.NewGroup(context.WithoutCancel(ctx))
+	if t.o.Source != nil {
+		t.group.Go(t.run)
+	}
+	return nil
 }
 
-// AbortedTxn is an aborted transaction (KIP-98).
-type AbortedTxn struct {
-	ProducerID  base.ProducerID
-	FirstOffset base.Offset
-	LastOffset  base.Offset
+// Stop ends the archiver in the middle of what it does: what it did not commit is uploaded again after the next start.
+func (t *Tiering) Stop() {
+	if t.group != nil {
+		t.group.Stop()
+	}
+	t.metrics.close()
 }
 
-// Aborted lists aborted transactions that overlap [from, to).
-func (r *Reader) Aborted(ctx context.Context, log base.LogID, from, to base.Offset) ([]AbortedTxn, error) {
-	panic("not built")
-}
-
-// Bounds is what is tiered: [Start, End) and its cost.
-type Bounds struct {
-	Start, End     base.Offset
-	Bytes, Objects int64
-}
-
-// Bounds answers from memory.
-func (r *Reader) Bounds(log base.LogID) (Bounds, bool) { panic("not built") }
+// Reader returns the cold reader.
+func (t *Tiering) Reader() *Reader { return &Reader{t: t} }

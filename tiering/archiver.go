@@ -1,0 +1,268 @@
+package tiering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/metadata"
+	"github.com/varvelog/varve/tiering/manifest"
+)
+
+// run takes rounds until the group stops. An error never ends it: the bucket or the metadata store may be away for days,
+// the ranges stay sealed in the hot store (I13).
+func (t *Tiering) run(ctx context.Context) {
+	pause := t.o.RetryMin
+	for ctx.Err() == nil {
+		n, err := t.RunOnce(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
+			t.o.Logger.Warn("tiering round failed", slog.Any("error", err), slog.Duration("retryIn", pause))
+			t.sleep(ctx, pause)
+			pause = min(2*pause, t.o.RetryMax)
+		case n == 0:
+			pause = t.o.RetryMin
+			t.await(ctx)
+		default:
+			pause = t.o.RetryMin
+		}
+	}
+}
+
+// await blocks until there may be more to do, and a little longer where that is little, so that it shares an object.
+func (t *Tiering) await(ctx context.Context) {
+	timer := t.o.Clock.NewTimer(t.o.RetryMax)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-timer.C:
+	case <-t.o.Source.SealedC():
+	}
+	var bytes int64
+	for _, r := range t.o.Source.Sealed(t.o.PackBelowBytes) {
+		bytes += r.Bytes
+	}
+	if bytes > 0 && bytes < t.o.PackBelowBytes && t.o.PackLinger > 0 {
+		t.sleep(ctx, t.o.PackLinger)
+	}
+}
+
+func (t *Tiering) sleep(ctx context.Context, d time.Duration) {
+	timer := t.o.Clock.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// RunOnce takes one round: what is sealed now, up to UploadBytes, goes to the bucket and is committed. It answers how many
+// ranges were settled. With an error some may still have been committed.
+func (t *Tiering) RunOnce(ctx context.Context) (int, error) {
+	t.deleteDoneIntents(ctx)
+	ranges, settled, err := t.admit(ctx, t.o.Source.Sealed(t.o.UploadBytes))
+	if err != nil || len(ranges) == 0 {
+		return settled, err
+	}
+	jobs := plan(ranges, t.o.PackBelowBytes, t.o.MaxObjectBytes, t.name)
+	names := t.commitNames()
+	intent := metadata.Intent{ID: t.o.NewID(), Broker: t.o.BrokerID, Epoch: t.o.BrokerEpoch, Objects: names.list()}
+	for _, j := range jobs {
+		intent.Objects = append(intent.Objects, j.names...)
+	}
+	if err := t.o.Meta.PutIntent(ctx, intent); err != nil {
+		return settled, fmt.Errorf("put intent: %w", err)
+	}
+	n, err := t.uploadAndCommit(ctx, jobs, names)
+	if ctx.Err() == nil { // else the next incarnation finds the intent
+		t.finishIntent(ctx, intent.ID)
+	}
+	return settled + n, err
+}
+
+// admit drops what is tiered already (an earlier commit whose outcome was unknown) and what does not continue its log.
+func (t *Tiering) admit(ctx context.Context, ranges []SealedRange) (todo []SealedRange, settled int, err error) {
+	ends := map[base.LogID]base.Offset{}
+	refused := map[base.LogID]bool{}
+	for _, r := range ranges {
+		end, seen := ends[r.Log]
+		gap := seen && r.Base != end
+		if !seen {
+			st, _ := t.roots.get(r.Log)
+			if st.verified < r.LeaderEpoch {
+				if err := t.Refresh(ctx, r.Log, r.LeaderEpoch); err != nil {
+					return nil, settled, err
+				}
+				st, _ = t.roots.get(r.Log)
+			}
+			end = st.root.TieredEnd
+			gap = r.Base > end && st.root.Bytes > 0 && r.LogStart < end
+		}
+		switch {
+		case refused[r.Log]:
+			continue
+		case r.Base < end: // tiered, by us or by a leader before us with other borders
+			t.o.Source.Tiered(r.Log, r.LeaderEpoch, end)
+			settled++
+		case gap:
+			refused[r.Log] = true
+			t.o.Logger.Error("sealed range does not continue its log", slog.String("partition", r.TP.String()), slog.Int64("base", int64(r.Base)), slog.Int64("end", int64(end)))
+		default:
+			todo = append(todo, r)
+			end = r.End
+		}
+		ends[r.Log] = end
+	}
+	return todo, settled, nil
+}
+
+// uploadAndCommit does the work of a round whose intent is durable.
+func (t *Tiering) uploadAndCommit(ctx context.Context, jobs []job, names commitNames) (int, error) {
+	results := make([][]uploaded, len(jobs))
+	errs := make([]error, len(jobs))
+	var wg sync.WaitGroup
+	for i, j := range jobs {
+		select {
+		case t.workers <- struct{}{}:
+		case <-ctx.Done():
+			errs[i] = ctx.Err()
+			continue
+		}
+		wg.Go(func() {
+			defer func() { <-t.workers }()
+			results[i], errs[i] = t.upload(ctx, j)
+		})
+	}
+	wg.Wait()
+	var all []uploaded
+	for _, r := range results {
+		all = append(all, r...)
+	}
+	n, err := t.commitUploads(ctx, all, names)
+	return n, errors.Join(append(errs, err)...)
+}
+
+// commitUploads commits, of each log, the ranges that continue its manifest without a gap.
+func (t *Tiering) commitUploads(ctx context.Context, all []uploaded, names commitNames) (int, error) {
+	slices.SortStableFunc(all, func(a, b uploaded) int {
+		if a.from.Log != b.from.Log {
+			return int(min(max(int64(a.from.Log-b.from.Log), -1), 1))
+		}
+		return int(min(max(int64(a.from.Base-b.from.Base), -1), 1))
+	})
+	var changes []*change
+	for len(all) > 0 {
+		n := 1
+		for n < len(all) && all[n].from.Log == all[0].from.Log && all[n].from.Base == all[n-1].from.End {
+			n++
+		}
+		changes = append(changes, t.addChange(all[:n]))
+		rest := all[n:]
+		for len(rest) > 0 && rest[0].from.Log == all[0].from.Log { // behind a range whose upload did not succeed
+			t.discard(rest[0])
+			rest = rest[1:]
+		}
+		all = rest
+	}
+	if len(changes) == 0 {
+		return 0, nil
+	}
+	err := t.commit(ctx, changes, names)
+	settled := 0
+	for _, c := range changes {
+		if c.err == nil {
+			settled += c.count
+			t.o.Source.Tiered(c.log, c.epoch, c.end)
+		}
+	}
+	return settled, err
+}
+
+// addChange is the change that adds uploaded ranges of one log.
+func (t *Tiering) addChange(ups []uploaded) *change {
+	last := ups[len(ups)-1].from
+	first := ups[0].from
+	c := &change{log: last.Log, epoch: last.LeaderEpoch, end: last.End, count: len(ups)}
+	c.id = manifest.Identity{Log: last.Log, TopicID: last.TopicID, TP: last.TP}
+	for _, u := range ups {
+		c.objects = append(c.objects, u.objects...)
+	}
+	c.apply = func(ctx context.Context, m *manifest.Manifest) (*manifest.Manifest, manifest.Dropped, error) {
+		var dropped manifest.Dropped
+		if m == nil {
+			m = manifest.New(c.id, last.LogStart)
+		}
+		if holds(m, ups) {
+			return m, dropped, errNothingToDo
+		}
+		if !m.Empty() && first.Base > m.End && last.LogStart >= m.End { // DeleteRecords passed over what is between
+			var err error
+			if m, dropped, err = t.dropBelow(ctx, m, last.LogStart); err != nil {
+				return nil, dropped, err
+			}
+		}
+		var entries []manifest.Entry
+		for _, u := range ups {
+			entries = append(entries, u.entries...)
+		}
+		next, err := m.Add(entries, last.Epochs)
+		return next, dropped, err
+	}
+	return c
+}
+
+// holds reports whether the manifest names exactly these uploads already.
+func holds(m *manifest.Manifest, ups []uploaded) bool {
+	for _, u := range ups {
+		for _, e := range u.entries {
+			if !slices.Contains(m.Entries, e) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// discard leaves the objects of an upload that will not be committed to compaction.
+func (t *Tiering) discard(u uploaded) {
+	t.garbage.add(t.o.Clock.Now(), u.objects...)
+}
+
+// name completes a name with what is this broker's.
+func (t *Tiering) name(n Name) string {
+	n.Broker, n.ID = t.o.BrokerID, t.o.NewID()
+	return n.String()
+}
+
+// finishIntent deletes an intent, now or in a later round.
+func (t *Tiering) finishIntent(ctx context.Context, id string) {
+	t.intents.Lock()
+	if len(t.intents.done) < t.o.PendingIntents {
+		t.intents.done = append(t.intents.done, id)
+	}
+	t.intents.Unlock()
+	t.deleteDoneIntents(ctx)
+}
+
+func (t *Tiering) deleteDoneIntents(ctx context.Context) {
+	t.intents.Lock()
+	ids := t.intents.done
+	t.intents.done = nil
+	t.intents.Unlock()
+	if len(ids) == 0 {
+		return
+	}
+	if err := t.o.Meta.DeleteIntents(ctx, ids...); err != nil {
+		t.o.Logger.Warn("intents are left for later", slog.Int("count", len(ids)), slog.Any("error", err))
+		t.intents.Lock()
+		t.intents.done = append(t.intents.done, ids...)
+		t.intents.Unlock()
+	}
+}

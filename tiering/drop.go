@@ -1,0 +1,137 @@
+package tiering
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/metadata"
+	"github.com/varvelog/varve/tiering/manifest"
+)
+
+// DropBelow moves the log start in the manifest up and lets go of the segments below it; their objects become garbage for
+// compaction. The log start itself was made durable by the log's owner before. kerr.NotLeaderForPartition where this
+// broker does not lead the log.
+func (t *Tiering) DropBelow(ctx context.Context, log base.LogID, start base.Offset) error {
+	return t.DropMany(ctx, map[base.LogID]base.Offset{log: start})
+}
+
+// DropMany is DropBelow for several logs, whose new manifests share one object.
+func (t *Tiering) DropMany(ctx context.Context, starts map[base.LogID]base.Offset) error {
+	return t.rewrite(ctx, starts, func(c *change, start base.Offset) {
+		c.apply = func(ctx context.Context, m *manifest.Manifest) (*manifest.Manifest, manifest.Dropped, error) {
+			if m == nil || start <= m.LogStart {
+				return m, manifest.Dropped{}, errNothingToDo
+			}
+			return t.dropBelow(ctx, m, start)
+		}
+	})
+}
+
+// Move writes the manifests of the logs anew, so that the objects that hold them now can be deleted: a manifest object
+// that a deleted log shared with others must not outlive it.
+func (t *Tiering) Move(ctx context.Context, logs ...base.LogID) error {
+	todo := map[base.LogID]base.Offset{}
+	for _, log := range logs {
+		todo[log] = 0
+	}
+	return t.rewrite(ctx, todo, func(c *change, _ base.Offset) {
+		before, _ := t.roots.get(c.log)
+		c.apply = func(ctx context.Context, m *manifest.Manifest) (*manifest.Manifest, manifest.Dropped, error) {
+			if now, _ := t.roots.get(c.log); m == nil || now.root.Object != before.root.Object {
+				return m, manifest.Dropped{}, errNothingToDo
+			}
+			return m, manifest.Dropped{}, nil
+		}
+	})
+}
+
+// rewrite commits one change for each log, under an intent of its own.
+func (t *Tiering) rewrite(ctx context.Context, logs map[base.LogID]base.Offset, fill func(*change, base.Offset)) error {
+	img := t.o.Meta.Image()
+	var changes []*change
+	for log, start := range logs {
+		epoch := t.ledEpoch(img, log)
+		if epoch == base.NoLeaderEpoch {
+			return fmt.Errorf("rewrite manifest of %s: %w", log, kerr.NotLeaderForPartition)
+		}
+		c := &change{log: log, epoch: epoch}
+		fill(c, start)
+		changes = append(changes, c)
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	names := t.commitNames()
+	in := metadata.Intent{ID: t.o.NewID(), Broker: t.o.BrokerID, Epoch: t.o.BrokerEpoch, Objects: names.list()}
+	if err := t.o.Meta.PutIntent(ctx, in); err != nil {
+		return fmt.Errorf("put intent: %w", err)
+	}
+	defer t.finishIntent(context.WithoutCancel(ctx), in.ID)
+	return t.commit(ctx, changes, names)
+}
+
+// dropBelow loads the archives that are needed and applies the pure operation.
+func (t *Tiering) dropBelow(ctx context.Context, m *manifest.Manifest, start base.Offset) (*manifest.Manifest, manifest.Dropped, error) {
+	archives := map[manifest.ArchiveKey]*manifest.Archive{}
+	for _, ref := range m.NeedsArchives(start) {
+		a, err := t.archiveAt(ctx, ref)
+		if err != nil {
+			return nil, manifest.Dropped{}, err
+		}
+		archives[ref.Key()] = a
+	}
+	return m.DropBelow(start, archives)
+}
+
+// Manifest loads the current manifest of a log; nil where nothing was ever tiered. It must not be modified.
+func (t *Tiering) Manifest(ctx context.Context, log base.LogID) (*manifest.Manifest, error) {
+	st, ok := t.roots.get(log)
+	if !ok {
+		return nil, nil
+	}
+	return t.manifestAt(ctx, st.root)
+}
+
+// OldestTimestamp is the largest timestamp in milliseconds of the log's oldest tiered segment, from memory; ok is false
+// where it is not known, then Entries tells.
+func (t *Tiering) OldestTimestamp(log base.LogID) (ms int64, ok bool) {
+	st, ok := t.roots.get(log)
+	return st.oldestTs, ok && st.oldestTs != unknownTs
+}
+
+// Entries calls fn for the named segments of a log, oldest first, until it returns false. Archives are loaded as needed.
+func (t *Tiering) Entries(ctx context.Context, log base.LogID, fn func(manifest.Entry) bool) error {
+	m, err := t.Manifest(ctx, log)
+	if err != nil || m == nil {
+		return err
+	}
+	st, _ := t.roots.get(log)
+	first := true
+	yield := func(e manifest.Entry) bool {
+		if first {
+			first = false
+			t.roots.setOldest(log, st.root.Object, e.MaxTimestamp)
+		}
+		return fn(e)
+	}
+	for _, ref := range m.Archives {
+		a, err := t.archiveAt(ctx, ref)
+		if err != nil {
+			return err
+		}
+		for _, e := range a.Live(m.LogStart) {
+			if !yield(e) {
+				return nil
+			}
+		}
+	}
+	for _, e := range m.Entries {
+		if !yield(e) {
+			return nil
+		}
+	}
+	return nil
+}

@@ -1,0 +1,134 @@
+package tiering
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/varvelog/varve/cache"
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/clock"
+	"github.com/varvelog/varve/metadata"
+	"github.com/varvelog/varve/objstore"
+	"github.com/varvelog/varve/tiering/segment"
+)
+
+// Bucket is what tiering may do to the object store: read, write, list, never delete (I6).
+type Bucket interface {
+	objstore.Reader
+	objstore.Writer
+	objstore.Lister
+}
+
+// Meta is what tiering needs of the metadata store; *metadata.Store satisfies it.
+type Meta interface {
+	Image() *metadata.Image
+	Roots(ctx context.Context) (map[base.LogID]metadata.Root, error)
+	Root(ctx context.Context, log base.LogID) (metadata.Root, bool, error)
+	SwapRoots(ctx context.Context, roots []*metadata.Root) []error
+	PutIntent(ctx context.Context, in metadata.Intent) error
+	DeleteIntents(ctx context.Context, ids ...string) error
+	Intents(ctx context.Context) ([]metadata.Intent, error)
+}
+
+// Options wires a Tiering.
+type Options struct {
+	Bucket Bucket
+	Cache  *cache.Cache // block cache of cold reads over the same bucket; nil: reads go past it
+	Meta   Meta
+	// Source of sealed ranges. Nil: nothing is archived, the Tiering only reads and drops.
+	Source      Source
+	BrokerID    base.BrokerID
+	BrokerEpoch int64 // registration epoch of this incarnation: stands in intents
+
+	Clock  clock.Clock   // default clock.Real
+	Logger *slog.Logger  // default: discards
+	Meter  metric.Meter  // default: noop
+	Tracer trace.Tracer  // default: noop
+	NewID  func() string // 32 hex digits, never the same twice; default a random UUID
+
+	MaxUploads     int           // objects that are built and uploaded at the same time; default 4
+	UploadBytes    int64         // memory budget of uploads, and the most bytes of one round; default 128 MiB
+	MaxObjectBytes int64         // a longer sealed range is cut into several objects; default 64 MiB
+	PackBelowBytes int64         // shorter ranges share an object; default 4 MiB
+	PackLinger     time.Duration // how long a round waits for more while less than PackBelowBytes is there; default 500 ms
+	PutAttempts    int           // of one PUT, then the round is given up and starts anew; default 5
+	CommitAttempts int           // of one manifest commit; default 8
+	RetryMin       time.Duration // first pause after an error; default 100 ms
+	RetryMax       time.Duration // longest pause; default 10 s
+	SpillEntries   int           // working entries of a manifest above which the oldest go to an archive; default 1000
+	ManifestBytes  int64         // memory for decoded manifests and archives; default 32 MiB
+	FooterBytes    int64         // memory for decoded segment footers; default 16 MiB
+	ReadAheadBytes int64         // what a sequential reader prefetches; default 4 MiB
+	GarbageEntries int           // objects let go of that wait for compaction; more are left to the sweep; default 100,000
+	PendingIntents int           // ids of finished intents whose deletion did not succeed yet; default 10,000
+	Layout         segment.Layout
+}
+
+// EnsureDefaults fills what is zero.
+func (o *Options) EnsureDefaults() {
+	if o.Clock == nil {
+		o.Clock = clock.Real{}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Meter == nil {
+		o.Meter = metricnoop.NewMeterProvider().Meter("tiering")
+	}
+	if o.Tracer == nil {
+		o.Tracer = tracenoop.NewTracerProvider().Tracer("tiering")
+	}
+	if o.NewID == nil {
+		o.NewID = func() string { id := uuid.New(); return hex.EncodeToString(id[:]) }
+	}
+	orDefault(&o.MaxUploads, 4)
+	orDefault(&o.UploadBytes, 128<<20)
+	orDefault(&o.MaxObjectBytes, 64<<20)
+	orDefault(&o.PackBelowBytes, 4<<20)
+	orDefault(&o.PackLinger, 500*time.Millisecond)
+	orDefault(&o.PutAttempts, 5)
+	orDefault(&o.CommitAttempts, 8)
+	orDefault(&o.RetryMin, 100*time.Millisecond)
+	orDefault(&o.RetryMax, 10*time.Second)
+	orDefault(&o.SpillEntries, 1000)
+	orDefault(&o.ManifestBytes, 32<<20)
+	orDefault(&o.FooterBytes, 16<<20)
+	orDefault(&o.ReadAheadBytes, 4<<20)
+	orDefault(&o.GarbageEntries, 100_000)
+	orDefault(&o.PendingIntents, 10_000)
+}
+
+func orDefault[T int | int64 | time.Duration](v *T, def T) {
+	if *v == 0 {
+		*v = def
+	}
+}
+
+// Validate reports what is missing or contradictory.
+func (o *Options) Validate() error {
+	switch {
+	case o.Bucket == nil || o.Meta == nil:
+		return errors.New("tiering: bucket and metadata store are required")
+	case o.MaxUploads < 1 || o.UploadBytes < 1 || o.MaxObjectBytes < 1 || o.PutAttempts < 1 || o.CommitAttempts < 1:
+		return errors.New("tiering: upload limits must be positive")
+	case o.SpillEntries < 2:
+		return errors.New("tiering: SpillEntries must be at least 2")
+	case o.PackBelowBytes > o.MaxObjectBytes:
+		return errors.New("tiering: PackBelowBytes must not exceed MaxObjectBytes")
+	}
+	return nil
+}
+
+// workers is how many objects may be under way without exceeding the memory budget.
+func (o *Options) workers() int {
+	return int(max(1, min(int64(o.MaxUploads), o.UploadBytes/o.MaxObjectBytes)))
+}
