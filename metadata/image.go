@@ -1,14 +1,38 @@
-// Package metadata is the cluster's shared truth: the KV seam over etcd, the immutable Image, the controller's writes.
 package metadata
 
 import (
-	"context"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
 
 	"github.com/varvelog/varve/internal/base"
 )
 
 // Image is an immutable snapshot of the cluster's metadata. Readers load it once per request.
-type Image struct{}
+type Image struct {
+	local      *localConfig
+	revision   int64
+	clusterID  string
+	controller base.BrokerID
+
+	records    cowMap[string, topicRecord]       // topic keys by name
+	partitions cowMap[base.TopicID, []Partition] // by index; Log 0 is a hole; more than the visible ones while a topic grows
+	byName     cowMap[string, *Topic]            // the visible topics
+	byID       cowMap[base.TopicID, *Topic]      // the same
+	logs       cowMap[base.LogID, partitionRef]  // every partition key
+	configs    cowMap[string, map[string]string] // by configName; the inner maps are never changed
+	brokers    map[base.BrokerID]Broker          // replaced, never changed
+	broker     *BrokerConfig                     // this broker's effective settings
+	defaults   *TopicConfig                      // of topics without overrides, which share it
+	sorted     func() []*Topic                   // computed once, on demand
+}
+
+// partitionRef finds a partition through its topic.
+type partitionRef struct {
+	topic base.TopicID
+	index int32
+}
 
 // Topic is one topic of an image.
 type Topic struct {
@@ -39,199 +63,111 @@ type Broker struct {
 	Host  string
 	Port  int32
 	Rack  *string
-	Epoch int64 // of its registration
+	Epoch int64 // of its registration: the mod revision of its key
 }
 
-func (i *Image) ClusterID() string                                   { panic("not built") } // 22 characters, as Kafka's
-func (i *Image) Controller() base.BrokerID                           { panic("not built") }
-func (i *Image) Topic(name string) (*Topic, bool)                    { panic("not built") }
-func (i *Image) TopicByID(id base.TopicID) (*Topic, bool)            { panic("not built") }
-func (i *Image) Topics() []*Topic                                    { panic("not built") } // sorted by name
-func (i *Image) Partition(tp base.TopicPartition) (*Partition, bool) { panic("not built") }
-func (i *Image) Log(id base.LogID) (*Partition, *Topic, bool)        { panic("not built") }
-func (i *Image) Brokers() []Broker                                   { panic("not built") } // sorted by id
-func (i *Image) Broker() *BrokerConfig                               { panic("not built") } // this broker's effective settings
-
-// TopicConfig is a topic's effective configuration, parsed. Kafka's names and units; -1 and -2 keep Kafka's meaning.
-type TopicConfig struct {
-	Delete, Compact        bool // cleanup.policy
-	RetentionMs            int64
-	RetentionBytes         int64
-	LocalRetentionMs       int64
-	LocalRetentionBytes    int64
-	SegmentBytes           int32
-	SegmentMs              int64
-	SegmentJitterMs        int64
-	MaxMessageBytes        int32
-	MinInsyncReplicas      int32
-	LogAppendTime          bool
-	TimestampBeforeMaxMs   int64
-	TimestampAfterMaxMs    int64
-	Compression            string // compression.type
-	CompressionGzipLevel   int
-	CompressionLZ4Level    int
-	CompressionZstdLevel   int
-	DeleteRetentionMs      int64
-	MinCompactionLagMs     int64
-	MaxCompactionLagMs     int64
-	MinCleanableDirtyRatio float64
-	RemoteStorageEnable    bool // default true
-	RemoteCopyDisable      bool
-	UncleanLeaderElection  bool
-	SyncRelaxed            bool  // varve.sync=relaxed
-	TieringMaxLagMs        int64 // varve.tiering.max.lag.ms
-	TieringMaxLagBytes     int64 // varve.tiering.max.lag.bytes
+// newImage returns the image of an empty store.
+func newImage(local *localConfig) *Image {
+	i := &Image{
+		local:      local,
+		controller: -1,
+		records:    newCowMap[string, topicRecord](hashString),
+		partitions: newCowMap[base.TopicID, []Partition](hashTopicID),
+		byName:     newCowMap[string, *Topic](hashString),
+		byID:       newCowMap[base.TopicID, *Topic](hashTopicID),
+		logs:       newCowMap[base.LogID, partitionRef](hashLogID),
+		configs:    newCowMap[string, map[string]string](hashString),
+		brokers:    map[base.BrokerID]Broker{},
+	}
+	i.reconfigure()
+	i.seal()
+	return i
 }
 
-// BrokerConfig is a broker's effective configuration: static (--set, flags), cluster default and its own dynamic values.
-// The table in configs.go has every Kafka broker setting; Get reads any by name, the fields are what the code uses.
-type BrokerConfig struct {
-	// Filled by the owner of package metadata: one field per setting that some component reads, named as the setting is,
-	// e.g. NumPartitions, DefaultReplicationFactor, AutoCreateTopics, MessageMaxBytes, FetchMaxBytes, OffsetsTopicPartitions,
-	// GroupInitialRebalanceDelayMs, GroupMinSessionTimeoutMs, ...
-	NumPartitions            int32
-	DefaultReplicationFactor int16
-	AutoCreateTopics         bool
+func hashTopicID(id base.TopicID) uint8 { return id[len(id)-1] }
+func hashLogID(id base.LogID) uint8     { return uint8(id) }
+
+// seal prepares what readers compute on demand.
+func (i *Image) seal() {
+	i.sorted = sync.OnceValue(func() []*Topic {
+		topics := make([]*Topic, 0, i.byName.n)
+		for _, t := range i.byName.all {
+			topics = append(topics, t)
+		}
+		slices.SortFunc(topics, func(a, b *Topic) int { return strings.Compare(a.Name, b.Name) })
+		return topics
+	})
 }
 
-// Store keeps the Image current and performs the controller's writes. Every method that writes returns after the local
-// image shows the change. Errors wrap kerr errors (kerr.TopicAlreadyExists, kerr.InvalidPartitions, ...).
-type Store struct{}
+// Revision is the KV revision that the image shows.
+func (i *Image) Revision() int64 { return i.revision }
 
-func (s *Store) Image() *Image { panic("not built") }
+// ClusterID returns the id of the cluster: 22 characters, as Kafka's.
+func (i *Image) ClusterID() string { return i.clusterID }
 
-// Subscribe calls fn after each new image, from one goroutine, in order; the first call comes at once with old == nil.
-func (s *Store) Subscribe(fn func(old, new *Image)) { panic("not built") }
+// Controller returns the broker that is the controller, -1 where there is none.
+func (i *Image) Controller() base.BrokerID { return i.controller }
 
-// TopicSpec is a topic to create. Partitions and ReplicationFactor of -1 mean the broker's defaults.
-type TopicSpec struct {
-	Name              string
-	Partitions        int32
-	ReplicationFactor int16
-	Assignment        map[int32][]base.BrokerID // nil: the controller places
-	Configs           map[string]string
+// Topic returns a topic by name.
+func (i *Image) Topic(name string) (*Topic, bool) { return i.byName.get(name) }
+
+// TopicByID returns a topic by id (KIP-516).
+func (i *Image) TopicByID(id base.TopicID) (*Topic, bool) { return i.byID.get(id) }
+
+// Topics returns all topics, sorted by name. The slice is shared: it must not be changed.
+func (i *Image) Topics() []*Topic { return i.sorted() }
+
+// Partition returns the state of a partition.
+func (i *Image) Partition(tp base.TopicPartition) (*Partition, bool) {
+	t, ok := i.byName.get(tp.Topic)
+	if !ok || tp.Partition < 0 || int(tp.Partition) >= len(t.Partitions) {
+		return nil, false
+	}
+	return &t.Partitions[tp.Partition], true
 }
 
-// CreateTopic validates and creates; with validateOnly it returns what would be created.
-func (s *Store) CreateTopic(ctx context.Context, spec TopicSpec, validateOnly bool) (*Topic, error) {
-	panic("not built")
-}
-func (s *Store) DeleteTopic(ctx context.Context, id base.TopicID) error { panic("not built") }
-
-// CreatePartitions grows a topic to count partitions.
-func (s *Store) CreatePartitions(ctx context.Context, name string, count int32, assignment [][]base.BrokerID, validateOnly bool) error {
-	panic("not built")
-}
-
-// ResourceType is Kafka's config resource type.
-type ResourceType int8
-
-const (
-	ResourceTopic         ResourceType = 2
-	ResourceBroker        ResourceType = 4
-	ResourceBrokerLogger  ResourceType = 8
-	ResourceClientMetrics ResourceType = 16
-	ResourceGroup         ResourceType = 32
-)
-
-// Resource names what a configuration belongs to. A broker resource with an empty name is the cluster default.
-type Resource struct {
-	Type ResourceType
-	Name string
+// Log returns the partition, of a topic that is visible, whose log has an id.
+func (i *Image) Log(id base.LogID) (*Partition, *Topic, bool) {
+	ref, ok := i.logs.get(id)
+	if !ok {
+		return nil, nil, false
+	}
+	t, ok := i.byID.get(ref.topic)
+	if !ok || int(ref.index) >= len(t.Partitions) {
+		return nil, nil, false
+	}
+	return &t.Partitions[ref.index], t, true
 }
 
-// ConfigOp is one entry of IncrementalAlterConfigs (KIP-339): Op 0 set, 1 delete, 2 append, 3 subtract.
-type ConfigOp struct {
-	Name  string
-	Op    int8
-	Value *string
+// Brokers returns the registered brokers, sorted by id.
+func (i *Image) Brokers() []Broker {
+	ids := slices.Sorted(maps.Keys(i.brokers))
+	out := make([]Broker, len(ids))
+	for n, id := range ids {
+		out[n] = i.brokers[id]
+	}
+	return out
 }
 
-// ConfigEntry is one entry of DescribeConfigs.
-type ConfigEntry struct {
-	Name          string
-	Value         *string
-	Source        int8 // Kafka's ConfigSource
-	Type          int8 // Kafka's ConfigType
-	ReadOnly      bool
-	Sensitive     bool
-	Documentation string
-	Synonyms      []ConfigSynonym
+// Broker returns this broker's effective settings.
+func (i *Image) Broker() *BrokerConfig { return i.broker }
+
+// Overrides returns what is set on a resource; it must not be changed.
+func (i *Image) Overrides(r Resource) map[string]string {
+	m, _ := i.configs.get(configName(r))
+	return m
 }
 
-// ConfigSynonym is where a value could come from, in order of precedence.
-type ConfigSynonym struct {
-	Name   string
-	Value  *string
-	Source int8
+// Resources lists the names of the resources of a type that have settings of their own, sorted.
+func (i *Image) Resources(t ResourceType) []string {
+	prefix := configName(Resource{Type: t, Name: "-"})
+	prefix = prefix[:len(prefix)-1]
+	var names []string
+	for key := range i.configs.all {
+		if name, ok := strings.CutPrefix(key, prefix); ok && name != clusterDefaultID {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
-
-// DescribeConfigs lists the entries of a resource (names nil: all).
-func (s *Store) DescribeConfigs(r Resource, names []string) ([]ConfigEntry, error) {
-	panic("not built")
-}
-
-// IncrementalAlterConfigs applies ops to a resource, all or none.
-func (s *Store) IncrementalAlterConfigs(ctx context.Context, r Resource, ops []ConfigOp, validateOnly bool) error {
-	panic("not built")
-}
-
-// ReplaceConfigs is AlterConfigs: the given set replaces the resource's.
-func (s *Store) ReplaceConfigs(ctx context.Context, r Resource, configs map[string]*string, validateOnly bool) error {
-	panic("not built")
-}
-
-// NextProducerID hands out a producer id that was never handed out before (blocks of 1000).
-func (s *Store) NextProducerID(ctx context.Context) (base.ProducerID, error) { panic("not built") }
-
-// Root is the manifest root of a partition in etcd: which manifest object is current, and its summary.
-type Root struct {
-	Log       base.LogID       `json:"log"`
-	Epoch     base.LeaderEpoch `json:"epoch"` // leader epoch of the writer
-	Seq       int64            `json:"seq"`   // version of the manifest, grows with each attempt
-	Object    string           `json:"object"`
-	Pos       int64            `json:"pos"` // of the manifest within the object
-	Len       int64            `json:"len"`
-	CRC32C    uint32           `json:"crc"`
-	Start     base.Offset      `json:"start"` // log start offset as of this manifest
-	TieredEnd base.Offset      `json:"end"`   // offset after the last tiered record
-	Bytes     int64            `json:"bytes"`
-	Objects   int64            `json:"objects"`
-	Rev       int64            `json:"-"` // KV mod revision of the root's key, 0 where it does not exist
-}
-
-// Roots lists the manifest roots of all partitions.
-func (s *Store) Roots(ctx context.Context) (map[base.LogID]Root, error) { panic("not built") }
-
-// Root reads one root from the KV, not from the image.
-func (s *Store) Root(ctx context.Context, log base.LogID) (Root, bool, error) { panic("not built") }
-
-// SwapRoots swaps each root on its own: root.Rev is the revision it replaces (0: none yet). A swap commits only while the
-// partition's key still has the leader epoch root.Epoch (I4). errs[i] is nil where root i committed, then roots[i].Rev is
-// the new revision; kerr.FencedLeaderEpoch where the epoch or the root moved on; kerr.UnknownTopicOrPartition where the
-// partition was deleted; any other error means unknown: read the root again before going on.
-func (s *Store) SwapRoots(ctx context.Context, roots []*Root) (errs []error) { panic("not built") }
-
-// Intent is an upload that is under way (I7): while it exists no sweep touches the objects that it names.
-type Intent struct {
-	ID      string        `json:"id"`
-	Broker  base.BrokerID `json:"broker"`
-	Epoch   int64         `json:"epoch"` // the broker's registration epoch
-	Objects []string      `json:"objects"`
-}
-
-func (s *Store) PutIntent(ctx context.Context, in Intent) error         { panic("not built") }
-func (s *Store) DeleteIntents(ctx context.Context, ids ...string) error { panic("not built") }
-func (s *Store) Intents(ctx context.Context) ([]Intent, error)          { panic("not built") }
-
-// DeletedLog is a partition of a deleted topic whose objects are still to be deleted.
-type DeletedLog struct {
-	Log     base.LogID
-	TopicID base.TopicID
-	Topic   string
-}
-
-func (s *Store) DeletedLogs(ctx context.Context) ([]DeletedLog, error) { panic("not built") }
-
-// ForgetLog removes the last trace of a deleted log (its root and its tombstone) once no object is left.
-func (s *Store) ForgetLog(ctx context.Context, log base.LogID) error { panic("not built") }

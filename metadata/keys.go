@@ -1,0 +1,169 @@
+package metadata
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/varvelog/varve/internal/base"
+)
+
+// Every key. Below imagePrefix stands what the Image shows, and one watch covers it; the rest is read when it is wanted.
+//
+//	/varve/image/cluster                  clusterRecord, written once
+//	/varve/image/controller               controllerRecord
+//	/varve/image/topic/NAME               topicRecord: exists only while the topic is visible
+//	/varve/image/partition/TOPICID/INDEX  partitionRecord, INDEX with 8 digits
+//	/varve/image/config/TYPE/NAME         map of the settings of a resource; TYPE topic, broker, group, client-metrics
+//	/varve/image/broker/ID                brokerRecord; its mod revision is the broker's epoch
+//	/varve/pending/TOPICID                pendingRecord: a change of more than one transaction is under way
+//	/varve/root/LOGID                     Root
+//	/varve/intent/ID                      Intent
+//	/varve/deleted/LOGID                  deletedRecord: the tombstone of a partition
+//	/varve/next/pid, /varve/next/log      the first id of the next block, in decimal
+const (
+	imagePrefix      = "/varve/image/"
+	clusterKey       = imagePrefix + "cluster"
+	controllerKey    = imagePrefix + "controller"
+	topicPrefix      = imagePrefix + "topic/"
+	partitionPrefix  = imagePrefix + "partition/"
+	configPrefix     = imagePrefix + "config/"
+	brokerPrefix     = imagePrefix + "broker/"
+	pendingPrefix    = "/varve/pending/"
+	rootPrefix       = "/varve/root/"
+	intentPrefix     = "/varve/intent/"
+	deletedPrefix    = "/varve/deleted/"
+	nextProducerKey  = "/varve/next/pid"
+	nextLogKey       = "/varve/next/log"
+	clusterDefaultID = "<default>" // stands for the empty name of the cluster-wide broker resource
+)
+
+func topicKey(name string) string { return topicPrefix + name }
+
+func partitionsOf(id base.TopicID) string { return partitionPrefix + id.String() + "/" }
+
+func partitionKey(id base.TopicID, index int32) string {
+	return fmt.Sprintf("%s%s/%08d", partitionPrefix, id, index)
+}
+
+func brokerKey(id base.BrokerID) string { return fmt.Sprintf("%s%d", brokerPrefix, id) }
+func pendingKey(id base.TopicID) string { return pendingPrefix + id.String() }
+func rootKey(log base.LogID) string     { return rootPrefix + log.String() }
+func intentKey(id string) string        { return intentPrefix + id }
+func deletedKey(log base.LogID) string  { return deletedPrefix + log.String() }
+func configKey(r Resource) string       { return configPrefix + configName(r) }
+func parseTopicID(s string) (base.TopicID, error) {
+	var id base.TopicID
+	err := id.UnmarshalText([]byte(s))
+	return id, err
+}
+
+// configName is the part of a configuration's key below configPrefix; the image indexes by it.
+func configName(r Resource) string {
+	switch r.Type {
+	case ResourceTopic:
+		return "topic/" + r.Name
+	case ResourceBroker:
+		if r.Name == "" {
+			return "broker/" + clusterDefaultID
+		}
+		return "broker/" + r.Name
+	case ResourceGroup:
+		return "group/" + r.Name
+	default:
+		return "client-metrics/" + r.Name
+	}
+}
+
+// parsePartitionKey is the inverse of partitionKey, without the prefix.
+func parsePartitionKey(rest string) (base.TopicID, int32, error) {
+	id, index, ok := strings.Cut(rest, "/")
+	if !ok {
+		return base.TopicID{}, 0, fmt.Errorf("partition key %q: no index", rest)
+	}
+	topic, err := parseTopicID(id)
+	if err != nil {
+		return base.TopicID{}, 0, fmt.Errorf("partition key %q: %w", rest, err)
+	}
+	n, err := strconv.ParseInt(index, 10, 32)
+	if err != nil || n < 0 || n >= MaxPartitionsPerTopic {
+		return base.TopicID{}, 0, fmt.Errorf("partition key %q: bad index", rest)
+	}
+	return topic, int32(n), nil
+}
+
+type clusterRecord struct {
+	ID string `json:"id"`
+}
+
+type controllerRecord struct {
+	Broker base.BrokerID `json:"broker"`
+}
+
+type topicRecord struct {
+	ID         base.TopicID `json:"id"`
+	Partitions int32        `json:"partitions"` // how many are visible
+	Internal   bool         `json:"internal,omitempty"`
+}
+
+type partitionRecord struct {
+	Topic          string           `json:"topic"`
+	Log            base.LogID       `json:"log"`
+	Replicas       []base.BrokerID  `json:"replicas"`
+	ISR            []base.BrokerID  `json:"isr"`
+	ELR            []base.BrokerID  `json:"elr,omitempty"`
+	Leader         base.BrokerID    `json:"leader"`
+	LeaderEpoch    base.LeaderEpoch `json:"leaderEpoch"`
+	PartitionEpoch int32            `json:"partitionEpoch"`
+}
+
+type brokerRecord struct {
+	Host string  `json:"host"`
+	Port int32   `json:"port"`
+	Rack *string `json:"rack,omitempty"`
+}
+
+// pendingRecord says what was being done, for the log line of whoever finishes it.
+type pendingRecord struct {
+	Topic string        `json:"topic"`
+	By    base.BrokerID `json:"by"`
+}
+
+type deletedRecord struct {
+	TopicID base.TopicID `json:"topicId"`
+	Topic   string       `json:"topic"`
+}
+
+// encode is json.Marshal for our own records, which cannot fail.
+func encode(record any) []byte {
+	b, err := json.Marshal(record)
+	if err != nil {
+		panic(fmt.Sprintf("metadata: encode %T: %v", record, err))
+	}
+	return b
+}
+
+// decode reads a stored record; what does not parse is corruption.
+func decode[T any](kv KeyValue) (T, error) {
+	var record T
+	if err := json.Unmarshal(kv.Value, &record); err != nil {
+		return record, base.MarkCorruption(fmt.Errorf("metadata key %s: %w", kv.Key, err))
+	}
+	return record, nil
+}
+
+func (p *Partition) record() partitionRecord {
+	return partitionRecord{
+		Topic: p.TP.Topic, Log: p.Log, Replicas: p.Replicas, ISR: p.ISR, ELR: p.ELR,
+		Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch,
+	}
+}
+
+func (r partitionRecord) partition(topic base.TopicID, index int32, rev int64) Partition {
+	return Partition{
+		TP: base.TopicPartition{Topic: r.Topic, Partition: index}, TopicID: topic, Log: r.Log,
+		Replicas: r.Replicas, ISR: r.ISR, ELR: r.ELR, Leader: r.Leader,
+		LeaderEpoch: r.LeaderEpoch, PartitionEpoch: r.PartitionEpoch, Rev: rev,
+	}
+}

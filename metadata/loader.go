@@ -1,0 +1,160 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/varvelog/varve/internal/clock"
+)
+
+// watchRetry is how long the loader waits before it asks again after the KV failed it.
+const watchRetry = 200 * time.Millisecond
+
+// loader keeps the current image: it is the only writer of it.
+type loader struct {
+	kv     KV
+	clock  clock.Clock
+	logger *slog.Logger
+	mu     struct {
+		sync.Mutex
+		image     *Image
+		published chan struct{} // closed and replaced with each image
+		failure   error         // why no further image will come
+	}
+}
+
+func newLoader(kv KV, c clock.Clock, logger *slog.Logger, empty *Image) *loader {
+	l := &loader{kv: kv, clock: c, logger: logger}
+	l.mu.image = empty
+	l.mu.published = make(chan struct{})
+	return l
+}
+
+// current returns the image and a channel that is closed when there is a newer one.
+func (l *loader) current() (*Image, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.image, l.mu.published
+}
+
+func (l *loader) publish(next *Image) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.image = next
+	close(l.mu.published)
+	l.mu.published = make(chan struct{})
+}
+
+// await returns once the image shows a revision of a key below imagePrefix.
+func (l *loader) await(ctx context.Context, revision int64) error {
+	for {
+		image, newer := l.current()
+		if image.revision >= revision {
+			return nil
+		}
+		select {
+		case <-newer:
+		case <-ctx.Done():
+			return kvError(ctx.Err(), "wait for metadata revision %d", revision)
+		}
+	}
+}
+
+// list replaces the image by what the KV holds now.
+func (l *loader) list(ctx context.Context) error {
+	kvs, revision, err := l.kv.List(ctx, imagePrefix)
+	if err != nil {
+		return kvError(err, "list metadata")
+	}
+	old, _ := l.current()
+	listed := make(map[string]struct{}, len(kvs))
+	events := make([]Event, 0, len(kvs))
+	for _, kv := range kvs {
+		listed[kv.Key] = struct{}{}
+		events = append(events, Event{KV: kv})
+	}
+	for _, key := range old.keys() {
+		if _, ok := listed[key]; !ok {
+			events = append(events, Event{KV: KeyValue{Key: key}, Deleted: true})
+		}
+	}
+	l.apply(old, events, revision)
+	return nil
+}
+
+func (l *loader) apply(old *Image, events []Event, revision int64) {
+	next, bad := old.apply(events, revision)
+	for _, err := range bad {
+		l.logger.Error("metadata key is damaged, its former value stands", slog.Any("error", err))
+	}
+	l.publish(next)
+}
+
+// run watches until ctx ends. The image is listed again where history was compacted away under it.
+func (l *loader) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		image, _ := l.current()
+		err := l.watch(ctx, image.revision+1)
+		if ctx.Err() != nil {
+			return
+		}
+		l.logger.Warn("metadata watch ended", slog.Any("error", err))
+		if errors.Is(err, ErrCompacted) {
+			if err := l.list(ctx); err != nil {
+				l.logger.Warn("metadata list failed", slog.Any("error", err))
+			}
+		}
+		timer := l.clock.NewTimer(watchRetry)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
+// watch applies events until the watch ends, all that have arrived as one image.
+func (l *loader) watch(ctx context.Context, from int64) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	events := l.kv.Watch(ctx, imagePrefix, from)
+	for {
+		batch, ok := <-events
+		if !ok {
+			return ctx.Err()
+		}
+		if batch.Err != nil {
+			return batch.Err
+		}
+		image, _ := l.current()
+		l.apply(image, batch.Events, batch.Revision)
+	}
+}
+
+// keys lists every key that the image was built from.
+func (i *Image) keys() []string {
+	var keys []string
+	for name := range i.records.all {
+		keys = append(keys, topicKey(name))
+	}
+	for id, slots := range i.partitions.all {
+		for index := range slots {
+			if slots[index].Log != 0 {
+				keys = append(keys, partitionKey(id, int32(index)))
+			}
+		}
+	}
+	for name := range i.configs.all {
+		keys = append(keys, configPrefix+name)
+	}
+	for id := range i.brokers {
+		keys = append(keys, brokerKey(id))
+	}
+	if i.controller >= 0 {
+		keys = append(keys, controllerKey)
+	}
+	return keys
+}

@@ -1,0 +1,35 @@
+package metadata
+
+// varveTopicSettings are our own settings of a topic. Each has a broker setting of the same name as its default.
+func varveTopicSettings() []setting {
+	settings := varveTopicDefaults()
+	for i := range settings {
+		settings[i].synonyms = []string{settings[i].name}
+	}
+	return settings
+}
+
+// varveTopicDefaults are the broker settings that topics inherit under the same name.
+func varveTopicDefaults() []setting {
+	return []setting{
+		{"varve.sync", kindString, "always", oneOf("always", "relaxed"), dynamic, "always: an acknowledged record is on stable storage; relaxed: it is in the page cache, as with Kafka.", nil},
+		{"varve.tiering.max.lag.ms", kindLong, "60000", atLeast(100), dynamic, "The longest that a record waits to be sealed for the object store, in milliseconds.", nil},
+		{"varve.tiering.max.lag.bytes", kindLong, "67108864", atLeast(1048576), dynamic, "The most bytes of a partition that wait to be sealed for the object store.", nil},
+	}
+}
+
+// varveBrokerSettings are our own settings of a broker.
+func varveBrokerSettings() []setting {
+	return []setting{
+		{"varve.hot.bytes", kindLong, "1073741824", atLeast(67108864), dynamic, "The hot store's budget on disk, in bytes: above it, what is tiered is trimmed.", nil},
+		{"varve.disk.reserve.bytes", kindLong, "536870912", atLeast(0), dynamic, "Free disk space below which produce requests are refused, in bytes.", nil},
+		{"varve.tail.bytes", kindLong, "-1", atLeast(-1), readOnly, "Memory for the newest records, in bytes; -1: a share of --memory.", nil},
+		{"varve.tiering.segment.bytes", kindLong, "67108864", between(1048576, 1073741824), dynamic, "The largest object that one seal makes, in bytes.", nil},
+		{"varve.tiering.uploads", kindInt, "4", between(1, 64), readOnly, "The most uploads at a time.", nil},
+		{"varve.cache.memory.bytes", kindLong, "-1", atLeast(-1), readOnly, "Memory for blocks of tiered objects, in bytes; -1: a share of --memory.", nil},
+		{"varve.cache.disk.bytes", kindLong, "1073741824", atLeast(0), readOnly, "Disk for blocks of tiered objects, in bytes; 0: none.", nil},
+		{"varve.fetch.cold.reads", kindInt, "16", between(1, 1024), readOnly, "The most reads from the object store at a time on behalf of fetches.", nil},
+		{"varve.scrub.interval.ms", kindLong, "300000", atLeast(1000), dynamic, "How often the object store is searched for orphans, in milliseconds.", nil},
+		{"varve.gc.grace.ms", kindLong, "300000", atLeast(0), dynamic, "How long an object stays after the last manifest let go of it, in milliseconds.", nil},
+	}
+}
