@@ -1,0 +1,194 @@
+package kafka
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/varvelog/varve/internal/clock"
+)
+
+const (
+	// admissionGrace is how long a body may take before it can be evicted for others that wait.
+	admissionGrace = time.Second
+	// admissionRate is the rate, in bytes per second, below which a body that is being read is evicted while others wait.
+	admissionRate = 64 << 10
+)
+
+// admission is a budget of bytes that requests take before their bodies are read. Waiters are served first come, first
+// served, so that a large request is not starved by small ones. While somebody waits, whoever holds bytes for a body that
+// does not arrive is evicted: a slow or malicious sender cannot hold the budget.
+type admission struct {
+	clock clock.Clock
+	limit int64
+	mu    struct {
+		sync.Mutex
+		used    int64
+		waiters []*admissionWaiter
+		reading map[*hold]struct{} // holds whose body is not complete
+	}
+}
+
+type admissionWaiter struct {
+	bytes int64
+	ready chan struct{} // closed when the bytes were granted
+}
+
+// hold is a granted part of the budget. Its owner calls arrived once and release once.
+type hold struct {
+	a     *admission
+	bytes int64
+	since time.Time
+	got   atomic.Int64 // bytes of the body so far
+	evict func()       // closes the connection; must not block
+}
+
+func newAdmission(c clock.Clock, limit int64) *admission {
+	a := &admission{clock: c, limit: max(limit, 1)}
+	a.mu.reading = map[*hold]struct{}{}
+	return a
+}
+
+// acquire waits until bytes are granted or ctx ends. More than the whole budget is treated as the whole budget: such a
+// request runs alone.
+func (a *admission) acquire(ctx context.Context, bytes int64, evict func()) (*hold, error) {
+	bytes = min(bytes, a.limit)
+	if h := a.take(bytes, evict); h != nil {
+		return h, nil
+	}
+	w := &admissionWaiter{bytes: bytes, ready: make(chan struct{})}
+	a.mu.Lock()
+	a.mu.waiters = append(a.mu.waiters, w)
+	a.grantLocked()
+	a.mu.Unlock()
+	for {
+		timer := a.clock.NewTimer(admissionGrace)
+		select {
+		case <-w.ready:
+			timer.Stop()
+			return a.register(bytes, evict), nil
+		case <-ctx.Done():
+			timer.Stop()
+			a.abandon(w)
+			return nil, ctx.Err()
+		case <-timer.C:
+			a.evictStalled()
+		}
+	}
+}
+
+// take grants at once or returns nil.
+func (a *admission) take(bytes int64, evict func()) *hold {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.mu.waiters) > 0 || a.mu.used+bytes > a.limit {
+		return nil
+	}
+	a.mu.used += bytes
+	h := &hold{a: a, bytes: bytes, since: a.clock.Now(), evict: evict}
+	if evict != nil {
+		a.mu.reading[h] = struct{}{}
+	}
+	return h
+}
+
+func (a *admission) register(bytes int64, evict func()) *hold {
+	h := &hold{a: a, bytes: bytes, since: a.clock.Now(), evict: evict}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mu.reading[h] = struct{}{}
+	return h
+}
+
+// abandon takes a waiter out of the queue, or gives back what it was granted meanwhile.
+func (a *admission) abandon(w *admissionWaiter) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	select {
+	case <-w.ready:
+		a.mu.used -= w.bytes
+	default:
+		for i, x := range a.mu.waiters {
+			if x == w {
+				a.mu.waiters = append(a.mu.waiters[:i], a.mu.waiters[i+1:]...)
+				break
+			}
+		}
+	}
+	a.grantLocked()
+}
+
+func (a *admission) grantLocked() {
+	for len(a.mu.waiters) > 0 && a.mu.used+a.mu.waiters[0].bytes <= a.limit {
+		w := a.mu.waiters[0]
+		a.mu.waiters = a.mu.waiters[1:]
+		a.mu.used += w.bytes
+		close(w.ready)
+	}
+}
+
+// evictStalled ends the connections whose bodies arrive more slowly than admissionRate.
+func (a *admission) evictStalled() {
+	var stalled []*hold
+	now := a.clock.Now()
+	a.mu.Lock()
+	for h := range a.mu.reading {
+		age := now.Sub(h.since)
+		if age > admissionGrace && h.got.Load() < int64((age-admissionGrace).Seconds()*admissionRate) {
+			stalled = append(stalled, h)
+		}
+	}
+	a.mu.Unlock()
+	for _, h := range stalled {
+		h.evict()
+	}
+}
+
+// inUse is the number of granted bytes.
+func (a *admission) inUse() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.used
+}
+
+// arrived says that the body is complete; its owner is no longer evicted.
+func (h *hold) arrived() {
+	h.a.mu.Lock()
+	defer h.a.mu.Unlock()
+	delete(h.a.mu.reading, h)
+}
+
+// shrink gives back what the request turned out not to need.
+func (h *hold) shrink(bytes int64) {
+	h.a.mu.Lock()
+	defer h.a.mu.Unlock()
+	if bytes < h.bytes {
+		h.a.mu.used -= h.bytes - bytes
+		h.bytes = bytes
+		h.a.grantLocked()
+	}
+}
+
+// release gives everything back. It may be called more than once.
+func (h *hold) release() {
+	h.a.mu.Lock()
+	defer h.a.mu.Unlock()
+	delete(h.a.mu.reading, h)
+	h.a.mu.used -= h.bytes
+	h.bytes = 0
+	h.a.grantLocked()
+}
+
+// fetchMemory counts fetched bytes until they are written to their client. It never blocks: the fuller it is, the less
+// the next Fetch may read, down to one batch.
+type fetchMemory struct {
+	limit int64
+	used  atomic.Int64
+}
+
+// grant is how many bytes a Fetch that asks for want may read now.
+func (f *fetchMemory) grant(want int64) int64 {
+	free := f.limit - f.used.Load()
+	return min(want, max(free/2, 0))
+}

@@ -1,0 +1,193 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ErrServerClosed is what Serve returns after Shutdown.
+var ErrServerClosed = errors.New("kafka: server closed")
+
+// acceptPause is how long Serve waits after an accept that failed for want of something (file descriptors, say).
+const acceptPause = 50 * time.Millisecond
+
+// Serve accepts connections on l until Shutdown, then returns ErrServerClosed. It may be called for several listeners.
+func (s *Server) Serve(l net.Listener) error {
+	if !s.conns.addListener(l) {
+		_ = l.Close() // we never served it
+		return ErrServerClosed
+	}
+	for {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			s.accept(nc)
+		case s.conns.draining():
+			return ErrServerClosed
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
+		default:
+			s.log.Warn("accept failed", "addr", l.Addr().String(), "err", err)
+			timer := s.opts.Clock.NewTimer(acceptPause)
+			select {
+			case <-timer.C:
+			case <-s.goroot.Context().Done():
+			}
+			timer.Stop()
+		}
+	}
+}
+
+// accept starts a connection or refuses it.
+func (s *Server) accept(nc net.Conn) {
+	ip := "unknown"
+	if host, _, err := net.SplitHostPort(nc.RemoteAddr().String()); err == nil {
+		ip = host
+	}
+	ctx, cancel := context.WithCancel(s.goroot.Context())
+	c := &conn{s: s, nc: nc, ip: ip, host: "/" + ip, ctx: ctx, cancel: cancel, freed: make(chan struct{}, 1)}
+	if reason := s.conns.add(c); reason != "" {
+		s.met.connectionRefused(reason)
+		c.kill()
+		return
+	}
+	started := s.goroot.Go(func(context.Context) {
+		defer s.conns.remove(c)
+		c.serve()
+	})
+	if !started {
+		s.conns.remove(c)
+		c.kill()
+	}
+}
+
+// Shutdown stops accepting and reading. Requests that were read are answered; parked ones (long polls, joins) are answered at
+// once. It returns when all connections are closed, or closes them when ctx ends and returns its error.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.conns.drain(s.opts.Clock.Now())
+	var err error
+	select {
+	case <-s.conns.empty():
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	s.conns.killAll()
+	s.goroot.Stop()
+	return err
+}
+
+// connSet is the set of open connections and its limits.
+type connSet struct {
+	max, perIP int
+	stopping   atomic.Bool // drain was called
+	mu         struct {
+		sync.Mutex
+		listeners []net.Listener
+		conns     map[*conn]struct{}
+		ips       map[string]int
+		drain     bool
+		empty     chan struct{} // closed when draining and no connection is left
+	}
+}
+
+func (t *connSet) init(limit, perIP int) {
+	t.max, t.perIP = limit, perIP
+	t.mu.conns = map[*conn]struct{}{}
+	t.mu.ips = map[string]int{}
+	t.mu.empty = make(chan struct{})
+}
+
+func (t *connSet) addListener(l net.Listener) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mu.drain {
+		return false
+	}
+	t.mu.listeners = append(t.mu.listeners, l)
+	return true
+}
+
+// add returns why the connection is refused, or "".
+func (t *connSet) add(c *conn) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.mu.drain:
+		return "shutdown"
+	case len(t.mu.conns) >= t.max:
+		return "max.connections"
+	case t.mu.ips[c.ip] >= t.perIP:
+		return "max.connections.per.ip"
+	}
+	t.mu.conns[c] = struct{}{}
+	t.mu.ips[c.ip]++
+	return ""
+}
+
+func (t *connSet) remove(c *conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, ok := t.mu.conns[c]; !ok {
+		return
+	}
+	delete(t.mu.conns, c)
+	if t.mu.ips[c.ip]--; t.mu.ips[c.ip] == 0 {
+		delete(t.mu.ips, c.ip)
+	}
+	if t.mu.drain && len(t.mu.conns) == 0 {
+		close(t.mu.empty)
+	}
+}
+
+func (t *connSet) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.mu.conns)
+}
+
+func (t *connSet) draining() bool { return t.stopping.Load() }
+
+// drain closes the listeners and wakes every reader; they find that they are to stop.
+func (t *connSet) drain(now time.Time) {
+	t.mu.Lock()
+	if t.mu.drain {
+		t.mu.Unlock()
+		return
+	}
+	t.mu.drain = true
+	t.stopping.Store(true)
+	listeners := t.mu.listeners
+	var open []*conn
+	for c := range t.mu.conns {
+		open = append(open, c)
+	}
+	if len(open) == 0 {
+		close(t.mu.empty)
+	}
+	t.mu.Unlock()
+	for _, l := range listeners {
+		_ = l.Close() // Serve returns; there is nobody else to tell
+	}
+	for _, c := range open {
+		_ = c.nc.SetReadDeadline(now.Add(-time.Second)) // a closed connection ends by itself
+	}
+}
+
+func (t *connSet) empty() <-chan struct{} { return t.mu.empty }
+
+func (t *connSet) killAll() {
+	t.mu.Lock()
+	var open []*conn
+	for c := range t.mu.conns {
+		open = append(open, c)
+	}
+	t.mu.Unlock()
+	for _, c := range open {
+		c.breakOff()
+	}
+}

@@ -1,0 +1,119 @@
+package kafka
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/varvelog/varve/coordinator/group"
+	"github.com/varvelog/varve/fetch"
+	"github.com/varvelog/varve/ingest"
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/metadata"
+)
+
+// backends are the four components as this package sees them. Tests hand in stand-ins.
+type backends struct {
+	meta   cluster
+	ingest appender
+	fetch  reader
+	groups coordinator
+}
+
+// image is what a handler reads of metadata.Image.
+type image interface {
+	ClusterID() string
+	Controller() base.BrokerID
+	Topic(name string) (*metadata.Topic, bool)
+	TopicByID(id base.TopicID) (*metadata.Topic, bool)
+	Topics() []*metadata.Topic
+	Partition(tp base.TopicPartition) (*metadata.Partition, bool)
+	Brokers() []metadata.Broker
+	Broker() *metadata.BrokerConfig
+}
+
+// cluster is metadata.Store.
+type cluster interface {
+	Image() image
+	CreateTopic(ctx context.Context, spec metadata.TopicSpec, validateOnly bool) (*metadata.Topic, error)
+	EnsureInternalTopic(ctx context.Context, name string) error
+	DeleteTopic(ctx context.Context, id base.TopicID) error
+	CreatePartitions(ctx context.Context, name string, count int32, assignment [][]base.BrokerID, validateOnly bool) error
+	DescribeConfigs(r metadata.Resource, names []string) ([]metadata.ConfigEntry, error)
+	IncrementalAlterConfigs(ctx context.Context, r metadata.Resource, ops []metadata.ConfigOp, validateOnly bool) error
+	ReplaceConfigs(ctx context.Context, r metadata.Resource, configs map[string]*string, validateOnly bool) error
+	NextProducerID(ctx context.Context) (base.ProducerID, error)
+}
+
+// receipt is ingest.Receipt.
+type receipt interface {
+	Done() <-chan struct{}
+	Results() []ingest.AppendResult
+}
+
+// appender is ingest.Ingest.
+type appender interface {
+	Append(ctx context.Context, acks int16, timeoutMs int32, reqs []ingest.AppendRequest) receipt
+	DeleteRecords(ctx context.Context, tp base.TopicPartition, to base.Offset) (base.Offset, error)
+	EpochEnd(tp base.TopicPartition, currentEpoch, epoch base.LeaderEpoch) (base.LeaderEpoch, base.Offset, error)
+	Status(tp base.TopicPartition) (ingest.Status, error)
+}
+
+// reader is fetch.Service.
+type reader interface {
+	Fetch(ctx context.Context, r *fetch.Request) []fetch.PartitionResponse
+	ListOffset(ctx context.Context, tp base.TopicPartition, currentEpoch base.LeaderEpoch, timestamp int64, readCommitted bool) (fetch.OffsetResult, error)
+}
+
+// coordinator is group.Coordinator.
+type coordinator interface {
+	JoinGroup(ctx context.Context, cl group.Client, r *kmsg.JoinGroupRequest) *kmsg.JoinGroupResponse
+	SyncGroup(ctx context.Context, cl group.Client, r *kmsg.SyncGroupRequest) *kmsg.SyncGroupResponse
+	Heartbeat(ctx context.Context, cl group.Client, r *kmsg.HeartbeatRequest) *kmsg.HeartbeatResponse
+	LeaveGroup(ctx context.Context, cl group.Client, r *kmsg.LeaveGroupRequest) *kmsg.LeaveGroupResponse
+	OffsetCommit(ctx context.Context, cl group.Client, r *kmsg.OffsetCommitRequest) *kmsg.OffsetCommitResponse
+	OffsetFetch(ctx context.Context, cl group.Client, r *kmsg.OffsetFetchRequest) *kmsg.OffsetFetchResponse
+	OffsetDelete(ctx context.Context, cl group.Client, r *kmsg.OffsetDeleteRequest) *kmsg.OffsetDeleteResponse
+	DescribeGroups(ctx context.Context, cl group.Client, r *kmsg.DescribeGroupsRequest) *kmsg.DescribeGroupsResponse
+	ListGroups(ctx context.Context, cl group.Client, r *kmsg.ListGroupsRequest) *kmsg.ListGroupsResponse
+	DeleteGroups(ctx context.Context, cl group.Client, r *kmsg.DeleteGroupsRequest) *kmsg.DeleteGroupsResponse
+}
+
+// storeCluster gives metadata.Store the shape of cluster.
+type storeCluster struct{ *metadata.Store }
+
+func (s storeCluster) Image() image { return s.Store.Image() }
+
+// EnsureInternalTopic creates an internal topic with the settings that it must have, unless it exists.
+func (s storeCluster) EnsureInternalTopic(ctx context.Context, name string) error {
+	return ensureInternal(ctx, s.Store, name)
+}
+
+// ensureInternal uses the store's own method where it has one.
+func ensureInternal(ctx context.Context, store *metadata.Store, name string) error {
+	type ensurer interface {
+		EnsureInternalTopic(ctx context.Context, name string) error
+	}
+	if e, ok := any(store).(ensurer); ok {
+		return e.EnsureInternalTopic(ctx, name)
+	}
+	_, err := store.CreateTopic(ctx, metadata.TopicSpec{
+		Name: name, Partitions: 50, ReplicationFactor: -1,
+		Configs: map[string]string{"cleanup.policy": "compact", "compression.type": "producer", "segment.bytes": "104857600"},
+	}, false)
+	return err
+}
+
+// ingestAppender gives ingest.Ingest the shape of appender.
+type ingestAppender struct{ *ingest.Ingest }
+
+func (a ingestAppender) Append(ctx context.Context, acks int16, timeoutMs int32, reqs []ingest.AppendRequest) receipt {
+	return a.Ingest.Append(ctx, acks, timeoutMs, reqs)
+}
+
+// Short names for the parts of an image that handlers pass around.
+type (
+	metadataTopic     = metadata.Topic
+	metadataPartition = metadata.Partition
+	metadataBroker    = metadata.Broker
+)
