@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -33,23 +34,24 @@ func Latency(ctx context.Context, o Options) (Latencies, error) {
 		return Latencies{}, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	type result struct {
-		c   Consumed
-		err error
-	}
-	tail := make(chan result, 1)
-	ready := make(chan struct{})
-	go func() {
-		c, err := Consume(ctx, ConsumeOptions{Options: o, From: starts, Ready: func() { close(ready) }})
-		tail <- result{c, err}
-	}()
+	var (
+		l        Latencies
+		consumed Consumed // the consumer's until caughtUp is closed, as is tailErr
+		tailErr  error
+	)
+	caughtUp, ready := make(chan struct{}), make(chan struct{})
+	var tail sync.WaitGroup
+	defer tail.Wait()
+	defer cancel() // ends the consumer before the wait for it
+	tail.Go(func() {
+		defer close(caughtUp)
+		consumed, tailErr = Consume(ctx, ConsumeOptions{Options: o, From: starts, Ready: func() { close(ready) }})
+	})
 	select {
 	case <-ready:
-	case r := <-tail:
-		return Latencies{}, r.err
+	case <-caughtUp:
+		return l, tailErr
 	}
-	var l Latencies
 	if l.Produce, err = Produce(ctx, o); err != nil {
 		return l, err
 	}
@@ -57,9 +59,9 @@ func Latency(ctx context.Context, o Options) (Latencies, error) {
 		return l, fmt.Errorf("%d records failed: %s", l.Produce.Failed, l.Produce.FirstError)
 	}
 	select {
-	case r := <-tail:
-		l.Consume = r.c
-		return l, r.err
+	case <-caughtUp:
+		l.Consume = consumed
+		return l, tailErr
 	case <-time.After(tailTimeout):
 		return l, fmt.Errorf("the consumer has not caught up %s after the last acknowledgement", tailTimeout)
 	}

@@ -1,0 +1,40 @@
+# The targets are a contract: scripts and users rely on their names. `make` alone lists them.
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# What is installed for tests and benchmarks (S3 servers, golangci-lint, Apache Kafka) goes here, never into the system.
+export VARVE_TOOLS ?= $(HOME)/.cache/varve-tools
+export GOTOOLCHAIN ?= auto
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+.PHONY: help build run demo test check conformance bench fuzz
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## bin/varve, static, no CGO
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/varve ./cmd/varve
+
+run: build ## one broker on embedded defaults: Kafka on 127.0.0.1:9092, HTTP on 127.0.0.1:8080, data in ./data
+	exec bin/varve serve $(ARGS)
+
+demo: build ## the whole job on real input: produce, seal, offload, trim, read all back, verify
+	CGO_ENABLED=0 go run ./test/demo -varve bin/varve $(ARGS)
+
+test: ## everything that CI runs; installs what it needs
+	test/all.sh
+
+check: ## format, vet, house rules, unit tests with assertions on: the inner loop
+	test/check.sh
+
+conformance: build ## other people's client suites against a fresh broker (CASES_DIR, CASES="kcat franz-go ...")
+	CGO_ENABLED=0 go run ./test/conformance -varve bin/varve $(ARGS)
+
+bench: build ## Apache Kafka 4.3 and Varve in turn, same client, same work: a table of ratios (ARGS=--quick: 3 minutes)
+	CGO_ENABLED=0 go run ./test/bench -varve bin/varve $(ARGS)
+
+fuzz: ## every fuzz target for FUZZTIME each (default 30s)
+	test/fuzz.sh $(or $(FUZZTIME),30s)
