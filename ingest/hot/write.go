@@ -1,6 +1,7 @@
 package hot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -74,20 +75,30 @@ func (w *Write) SetIndex(log base.LogID, e IndexEntry) {
 }
 
 // Truncate removes the batches and sealed ranges that reach from or beyond, and the index entries at or after it (I2). end is
-// the log end. A batch that contains from goes as a whole. What the same write appends afterwards stays.
-func (w *Write) Truncate(log base.LogID, from, end base.Offset) { w.deleteRange(log, from, end) }
+// the log end. A batch that contains from goes as a whole; its index entry, which is before from, stays, and is still true of
+// the batch that follows there. What the same write appends afterwards stays.
+func (w *Write) Truncate(log base.LogID, from, end base.Offset) {
+	w.deleteRange(spaceData, log, from, end)
+	w.deleteRange(spaceSealed, log, from, end)
+	// The end itself too: an entry that an earlier truncation left there would now be inside some later batch.
+	w.deleteRange(spaceIndex, log, from, end+1)
+}
 
-// deleteRange drops [from, to) in all three offset spaces.
-func (w *Write) deleteRange(log base.LogID, from, to base.Offset) {
+// trim drops [from, to).
+func (w *Write) trim(log base.LogID, from, to base.Offset) {
+	w.deleteRange(spaceData, log, from, to)
+	w.deleteRange(spaceIndex, log, from, to)
+	w.deleteRange(spaceSealed, log, from, to)
+}
+
+func (w *Write) deleteRange(space byte, log base.LogID, from, to base.Offset) {
 	if to <= max(from, 0) {
 		return
 	}
-	for _, space := range offsetSpaces {
-		op := w.batch.DeleteRangeDeferred(offsetKeyLen, offsetKeyLen)
-		putKey(op.Key, space, log, from)
-		putKey(op.Value, space, log, to)
-		w.misuse(op.Finish())
-	}
+	op := w.batch.DeleteRangeDeferred(offsetKeyLen, offsetKeyLen)
+	putKey(op.Key, space, log, from)
+	putKey(op.Value, space, log, to)
+	w.misuse(op.Finish())
 }
 
 // Discard gives back a write that is not applied.
@@ -134,7 +145,8 @@ func (s *Store) ApplyNoSync(w *Write) error {
 
 // apply hands the write's batch to Pebble and returns it.
 func (s *Store) apply(w *Write, o *pebble.WriteOptions) (_ *pebble.Batch, err error) {
-	misuse, bytes, b := w.err, w.bytes, w.take()
+	misuse, bytes := w.err, w.bytes // before take: Go does not order reads of variables and calls in one statement
+	b := w.take()
 	err = errors.Join(misuse, s.Failed())
 	if err == nil {
 		err = s.use()
@@ -174,12 +186,27 @@ type Commit struct {
 // Options.OnFatal. It may be called more than once, and from several goroutines.
 func (c *Commit) Wait() error {
 	c.once.Do(func() {
-		if err := c.batch.SyncWait(); err != nil {
-			c.err = c.store.fail(fmt.Errorf("sync: %w", err))
-			return // Pebble may still hold the batch
-		}
-		c.err = c.batch.Close()
+		c.err = c.store.waitSync(c.batch)
 		c.batch = nil
 	})
 	return c.err
+}
+
+// waitSync waits for the batch's sync or for the store's failure: after one, Pebble's own wait would not end (disk.die), so it
+// has a goroutine of its own, which costs a microsecond per commit.
+func (s *Store) waitSync(b *pebble.Batch) error {
+	synced := make(chan error, 1)
+	if !s.waits.Go(func(context.Context) { synced <- b.SyncWait() }) {
+		synced <- b.SyncWait() // closed: Close has synced everything
+	}
+	var err error
+	select {
+	case err = <-synced:
+	case <-s.failed:
+		return s.Failed()
+	}
+	if err != nil {
+		return s.fail(fmt.Errorf("sync: %w", err))
+	}
+	return b.Close()
 }
