@@ -141,6 +141,5 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 // Fatalf implements pebble.Logger. NB: it never returns. Pebble relies on that: a commit whose Fatalf returned reports success
 // for a write that is not durable.
 func (l pebbleLogger) Fatalf(format string, args ...any) {
-	_ = l.s.fail(fmt.Errorf("pebble: "+format, args...)) // told to OnFatal
-	select {}
+	l.s.disk.die(fmt.Errorf("pebble: "+format, args...))
 }

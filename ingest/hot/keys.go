@@ -32,9 +32,6 @@ const (
 	offsetKeyLen = 1 + 8 + 8
 )
 
-// offsetSpaces are the spaces whose keys end with an offset; a trim, a truncation and a drop remove the same range in each.
-var offsetSpaces = [...]byte{spaceData, spaceIndex, spaceSealed}
-
 // putKey writes an offset key into dst, which is offsetKeyLen long.
 func putKey(dst []byte, space byte, log base.LogID, off base.Offset) {
 	dst[0] = space

@@ -47,9 +47,9 @@ func (m *Metrics) WrittenPerByte() float64 {
 	return float64(m.WALBytes+m.FlushedBytes+m.CompactedBytes) / float64(m.InputBytes)
 }
 
-// Metrics returns a picture of the store; zero after Close.
+// Metrics returns a picture of the store; zero after Close and after a failure.
 func (s *Store) Metrics() Metrics {
-	if s.use() != nil {
+	if s.Failed() != nil || s.use() != nil {
 		return Metrics{}
 	}
 	defer s.lifetime.exit()

@@ -1,7 +1,6 @@
 package hot
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -101,34 +100,23 @@ func checkStored(key []byte, log base.LogID, b record.Batch, check func(record.B
 		err = check(b)
 	}
 	if err != nil {
-		return markOnce(fmt.Errorf("batch that ends at offset %d: %w", keyLast, err))
+		return base.MarkCorruption(fmt.Errorf("batch that ends at offset %d: %w", keyLast, err))
 	}
 	return nil
 }
 
-func markOnce(err error) error {
-	if base.IsCorruption(err) {
-		return err
-	}
-	return base.MarkCorruption(err)
-}
-
 // checkHeader checks the fields of a batch that cost nothing to check, and returns its first and last offset.
 func checkHeader(b record.Batch) (first, last base.Offset, err error) {
-	if len(b) < record.HeaderSize {
-		return 0, 0, fmt.Errorf("%d bytes are no record batch", len(b))
+	whole, rest, err := record.Split(b)
+	if err != nil {
+		return base.NoOffset, base.NoOffset, err
 	}
-	first = base.Offset(binary.BigEndian.Uint64(b))
-	delta := int32(binary.BigEndian.Uint32(b[23:]))
-	last = first + base.Offset(delta)
-	length := int32(binary.BigEndian.Uint32(b[8:]))
+	first, last = whole.BaseOffset(), whole.LastOffset()
 	switch {
-	case int(length) != len(b)-12:
-		err = fmt.Errorf("batch length is %d in %d bytes", length, len(b))
-	case b[16] != 2:
-		err = fmt.Errorf("magic is %d", b[16])
-	case first < 0 || delta < 0 || last < first:
-		err = fmt.Errorf("base offset is %d, last offset delta %d", first, delta)
+	case len(rest) > 0:
+		err = fmt.Errorf("%d bytes after the end of the batch", len(rest))
+	case first < 0 || last < first:
+		err = fmt.Errorf("the batch runs from offset %d to %d", first, last)
 	}
 	return first, last, err
 }

@@ -33,6 +33,7 @@ type Store struct {
 	disk     *disk
 	space    *space
 	group    *service.Group // the poll of the free space
+	waits    *service.Group // for syncs
 	lifetime lifetime
 	writes   sync.Pool // of *Write
 	stats    stats
@@ -40,6 +41,7 @@ type Store struct {
 
 	failOnce sync.Once
 	failure  atomic.Pointer[error] // set once; nil while the store works
+	failed   chan struct{}         // closed when it is set
 }
 
 // Open opens or creates the store in opts.Dir and replays its write-ahead log. It fails where another process has the
@@ -49,7 +51,8 @@ func Open(opts Options) (*Store, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{opts: opts, group: service.NewGroup(context.Background())}
+	background := context.Background()
+	s := &Store{opts: opts, group: service.NewGroup(background), waits: service.NewGroup(background), failed: make(chan struct{})}
 	s.lifetime.init()
 	s.space = newSpace(&s.opts)
 	if err := s.startMetrics(); err != nil {
@@ -77,27 +80,38 @@ func (s *Store) Close() error {
 	}
 	s.metrics.stop()
 	s.group.Stop()
+	if err := s.stuck(); err != nil {
+		return err
+	}
 	closing := service.NewGroup(context.Background())
 	done := make(chan error, 1)
 	closing.Go(func(context.Context) { done <- s.closePebble() })
 	for {
-		if err := s.Failed(); err != nil {
-			return err
-		}
-		if s.space.blocked.Load() > 0 {
-			return ErrDiskFull
-		}
 		select {
 		case err := <-done:
 			closing.Stop()
 			return err
+		case <-s.failed:
+			return s.Failed()
 		case <-s.space.changed:
+			if err := s.stuck(); err != nil {
+				return err
+			}
 		}
 	}
 }
 
+// stuck tells why Pebble may not end.
+func (s *Store) stuck() error {
+	if s.space.blocked.Load() > 0 {
+		return ErrDiskFull
+	}
+	return s.Failed()
+}
+
 func (s *Store) closePebble() error {
 	s.lifetime.wait()
+	s.waits.Stop() // every applied write is synced
 	err := s.db.Flush()
 	if err != nil {
 		err = fmt.Errorf("flush: %w", err)
@@ -128,11 +142,10 @@ func (s *Store) fail(cause error) error {
 	s.failOnce.Do(func() {
 		err := fmt.Errorf("%w: %w", ErrFailed, cause)
 		s.failure.Store(&err)
-		s.space.signal()
+		close(s.failed)
 		s.opts.Logger.LogAttrs(context.Background(), slog.LevelError, "hot store failed", slog.String("dir", s.opts.Dir), slog.Any("error", cause))
 		s.opts.OnFatal(err)
 	})
-	// Another goroutine may be between winning the Once and the Store: Do waits for it.
 	return s.Failed()
 }
 

@@ -23,10 +23,10 @@ var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
 // which the store never looks at.
 func testBatch(first base.Offset, count, payloadBytes int, seed uint64) record.Batch {
 	b := make(record.Batch, record.HeaderSize+payloadBytes)
-	rng := rand.New(rand.NewPCG(seed, uint64(first)))
-	for i := record.HeaderSize; i < len(b); i++ {
-		b[i] = byte(rng.Uint32())
-	}
+	var key [32]byte
+	binary.BigEndian.PutUint64(key[:], seed)
+	binary.BigEndian.PutUint64(key[8:], uint64(first))
+	_, _ = rand.NewChaCha8(key).Read(b[record.HeaderSize:])
 	binary.BigEndian.PutUint64(b[0:], uint64(first))
 	binary.BigEndian.PutUint32(b[8:], uint32(len(b)-12))
 	b[16] = 2

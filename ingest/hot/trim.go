@@ -22,9 +22,9 @@ func (s *Store) TrimAll(trims []Trim) error {
 	if len(trims) == 0 {
 		return nil
 	}
-	w := s.NewWriteSize(len(trims) * len(offsetSpaces) * 2 * (offsetKeyLen + 2))
+	w := s.NewWriteSize(len(trims) * 3 * 2 * (offsetKeyLen + 2))
 	for _, t := range trims {
-		w.deleteRange(t.Log, t.From, t.To)
+		w.trim(t.Log, t.From, t.To)
 		if t.Meta != nil {
 			w.SetMeta(t.Log, t.Meta)
 		}

@@ -1,6 +1,7 @@
 package hot
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -19,7 +20,8 @@ import (
 // go on when there is room. Without it Pebble ends the process, or hangs (pebble issue 3427).
 //
 // A failed sync is final, whatever the error: the kernel may have dropped the pages and would report success the second time.
-// So is a failed write to the log or the manifest. The store is told before Pebble is.
+// So is a failed write to a log or a manifest. Such an operation ends in Store.fail and never returns: told of it, Pebble may
+// unlock a mutex that it does not hold, which ends the process without a word.
 //
 // Nothing is preallocated: Pebble would reserve 110 % of a memtable for each log file, also for the ten small ones after a
 // start, and keep them: gigabytes for a broker that does nothing.
@@ -29,7 +31,7 @@ type disk struct {
 	clock       clock.Clock
 	retryAfter  time.Duration
 	space       *space
-	fatal       func(error) error
+	fail        func(error) error
 	logSynced   func(time.Duration)
 	flushes     backoff
 	compactions backoff
@@ -40,7 +42,7 @@ var _ vfs.FS = (*disk)(nil)
 func newDisk(s *Store) *disk {
 	d := &disk{
 		FS: s.opts.FS, clock: s.opts.Clock, retryAfter: s.opts.DiskFullRetryInterval, space: s.space,
-		fatal: s.fail, logSynced: s.metrics.logSynced,
+		fail: s.fail, logSynced: s.metrics.logSynced,
 	}
 	if s.opts.DiskSlowAfter > 0 {
 		d.FS, d.health = vfs.WithDiskHealthChecks(s.opts.FS, s.opts.DiskSlowAfter, nil, s.diskSlow)
@@ -58,6 +60,12 @@ func (d *disk) close() error {
 
 // Unwrap implements vfs.FS.
 func (d *disk) Unwrap() vfs.FS { return d.FS }
+
+// die reports a failure that is final. It does not return, also where OnFatal does.
+func (d *disk) die(err error) {
+	_ = d.fail(err) // told to OnFatal
+	select {}
+}
 
 // retry runs op until it returns something else than ENOSPC. The caller is one of Pebble's goroutines, and waits.
 func (d *disk) retry(op func() error) error {
@@ -83,8 +91,13 @@ func isLog(name string) bool { return strings.HasSuffix(name, ".log") }
 
 // Create implements vfs.FS.
 func (d *disk) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	if isTable(name) {
+	switch {
+	case isTable(name):
 		d.pause()
+	case d.isMarker(name):
+		if err := d.syncDir(d.PathDir(name)); err != nil {
+			return nil, err
+		}
 	}
 	return d.open(name, func() (vfs.File, error) { return d.FS.Create(name, category) })
 }
@@ -97,7 +110,22 @@ func (d *disk) pause() {
 	}
 }
 
-// open opens a file for writing. An error for a log file never returns: Pebble would unlock a mutex that it does not hold.
+// isMarker reports one of the files whose names tell Pebble its format and its current manifest. Pebble makes a manifest, makes
+// the marker that names it, removes the marker before, and syncs the directory once, at the end. Where a file system does not
+// keep that order, a power cut in between leaves a marker without its manifest, and the store does not open again, or no
+// marker, and it opens empty. So the directory is synced before each of the two steps.
+func (d *disk) isMarker(name string) bool { return strings.HasPrefix(d.PathBase(name), "marker.") }
+
+// syncDir makes the entries of a directory durable.
+func (d *disk) syncDir(name string) error {
+	dir, err := d.OpenDir(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// open opens a file for writing. Not to get a new log file is final.
 func (d *disk) open(name string, fn func() (vfs.File, error)) (vfs.File, error) {
 	var f vfs.File
 	err := d.retry(func() (err error) { f, err = fn(); return err })
@@ -105,8 +133,7 @@ func (d *disk) open(name string, fn func() (vfs.File, error)) (vfs.File, error) 
 		return &diskFile{File: f, disk: d, name: name}, nil
 	}
 	if isLog(name) {
-		_ = d.fatal(fmt.Errorf("create log file %s: %w", name, err)) // told to OnFatal
-		select {}
+		d.die(fmt.Errorf("create log file %s: %w", name, err))
 	}
 	return nil, err
 }
@@ -150,6 +177,11 @@ func (d *disk) Rename(oldname, newname string) error {
 
 // Remove implements vfs.FS. A copy-on-write file system needs space to remove.
 func (d *disk) Remove(name string) error {
+	if d.isMarker(name) {
+		if err := d.syncDir(d.PathDir(name)); err != nil {
+			return err
+		}
+	}
 	return d.retry(func() error { return d.FS.Remove(name) })
 }
 
@@ -188,10 +220,10 @@ func (f *diskFile) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (f *diskFile) checkWrite(err error) error {
-	if err == nil || isTable(f.name) {
-		return err
+	if err != nil && !isTable(f.name) {
+		f.disk.die(fmt.Errorf("write %s: %w", f.name, err))
 	}
-	return f.disk.fatal(fmt.Errorf("write %s: %w", f.name, err))
+	return err
 }
 
 // Preallocate implements vfs.File and does nothing.
@@ -211,7 +243,7 @@ func (f *diskFile) SyncTo(length int64) (full bool, err error) {
 func (f *diskFile) sync(fn func() error) error {
 	start := f.disk.clock.Now()
 	if err := fn(); err != nil {
-		return f.disk.fatal(fmt.Errorf("sync %s: %w", f.name, err))
+		f.disk.die(fmt.Errorf("sync %s: %w", f.name, err))
 	}
 	if isLog(f.name) {
 		f.disk.logSynced(f.disk.clock.Now().Sub(start))
