@@ -1,0 +1,73 @@
+package etcdkv
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+
+	"go.uber.org/zap/zapcore"
+)
+
+// slogCore hands etcd's log lines to slog. Information becomes debug: etcd writes dozens of lines at a start.
+type slogCore struct {
+	logger *slog.Logger
+	muted  *atomic.Bool // set while closing: etcd reports its own listeners as errors then
+}
+
+func newSlogCore(logger *slog.Logger) *slogCore {
+	return &slogCore{logger: logger.With(slog.String("component", "etcd")), muted: &atomic.Bool{}}
+}
+
+func levelOf(l zapcore.Level) slog.Level {
+	switch {
+	case l >= zapcore.ErrorLevel:
+		return slog.LevelError
+	case l == zapcore.WarnLevel:
+		return slog.LevelWarn
+	default:
+		return slog.LevelDebug
+	}
+}
+
+// Enabled implements zapcore.Core.
+func (c *slogCore) Enabled(l zapcore.Level) bool {
+	return !c.muted.Load() && c.logger.Enabled(context.Background(), levelOf(l))
+}
+
+// With implements zapcore.Core.
+func (c *slogCore) With(fields []zapcore.Field) zapcore.Core {
+	args := make([]any, 0, len(fields))
+	for _, a := range attrs(fields) {
+		args = append(args, a)
+	}
+	return &slogCore{logger: c.logger.With(args...), muted: c.muted}
+}
+
+// Check implements zapcore.Core.
+func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) {
+		return ce.AddCore(e, c)
+	}
+	return ce
+}
+
+// Write implements zapcore.Core.
+func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	c.logger.LogAttrs(context.Background(), levelOf(e.Level), e.Message, attrs(fields)...)
+	return nil
+}
+
+// Sync implements zapcore.Core.
+func (c *slogCore) Sync() error { return nil }
+
+func attrs(fields []zapcore.Field) []slog.Attr {
+	out := make([]slog.Attr, 0, len(fields))
+	for _, f := range fields {
+		enc := zapcore.NewMapObjectEncoder()
+		f.AddTo(enc)
+		for k, v := range enc.Fields {
+			out = append(out, slog.Any(k, v))
+		}
+	}
+	return out
+}
