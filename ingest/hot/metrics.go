@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 )
@@ -54,12 +55,12 @@ func (s *Store) Metrics() Metrics {
 	}
 	defer s.lifetime.exit()
 	p := s.db.Metrics()
-	total := p.Total()
+	flushed, compacted := tableBytes(p)
 	return Metrics{
 		InputBytes:      s.stats.inputBytes.Load(),
 		WALBytes:        int64(p.WAL.BytesWritten),
-		FlushedBytes:    int64(total.TableBytesFlushed + total.BlobBytesFlushed),
-		CompactedBytes:  int64(total.TableBytesCompacted + total.BlobBytesCompacted),
+		FlushedBytes:    flushed,
+		CompactedBytes:  compacted,
 		ReadBytes:       s.stats.readBytes.Load(),
 		Commits:         s.stats.commits.Load(),
 		Syncs:           s.stats.syncs.Load(),
@@ -76,6 +77,17 @@ func (s *Store) Metrics() Metrics {
 		FreeKnown:       s.space.known.Load(),
 		Full:            s.space.full.Load(),
 	}
+}
+
+// tableBytes sums what flushes and compactions wrote. NB: Pebble's own Total adds the log to the flushes, and its
+// BlobBytesCompacted counts flushes too.
+func tableBytes(p *pebble.Metrics) (flushed, compacted int64) {
+	for i := range p.Levels {
+		l := &p.Levels[i]
+		flushed += int64(l.TableBytesFlushed + l.BlobBytesFlushed)
+		compacted += int64(l.TableBytesCompacted + l.BlobBytesCompacted - l.BlobBytesFlushed)
+	}
+	return flushed, compacted
 }
 
 // DiskUsage estimates the bytes that the store takes on disk, files that wait for their removal included; 0 after Close.

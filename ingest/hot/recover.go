@@ -48,13 +48,21 @@ func (r *recovery) scan(space byte, fn func(key, value []byte) error) error {
 	if err != nil {
 		return err
 	}
-	for ok := it.First(); ok && err == nil; ok = it.Next() {
-		var v []byte
-		if v, err = it.ValueAndErr(); err == nil {
+	return errors.Join(each(it, fn), it.Close())
+}
+
+func each(it *pebble.Iterator, fn func(key, value []byte) error) (err error) {
+	defer damageOfPanic(&err)
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		if err == nil {
 			err = fn(it.Key(), v)
 		}
+		if err != nil {
+			return err
+		}
 	}
-	return errors.Join(err, it.Error(), it.Close())
+	return it.Error()
 }
 
 func (r *recovery) metas() error {
