@@ -1,0 +1,132 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Process is a broker that runs. Its methods may be called from one goroutine.
+type Process struct {
+	Name      string // "varve", "kafka"
+	KafkaAddr string
+	HTTPAddr  string // empty where there is none
+	Dir       string // its data, and its log in broker.log
+	Bucket    string // URL of the object store, where there is one
+
+	cmd    *exec.Cmd
+	exited chan struct{}
+	err    error // of Wait, valid once exited is closed
+}
+
+// start runs the command with its output in dir/broker.log.
+func (p *Process) start(cmd *exec.Cmd) error {
+	logFile, err := os.OpenFile(p.LogPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer logFile.Close() // the child has its own
+	cmd.Stdout, cmd.Stderr = logFile, logFile
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", p.Name, err)
+	}
+	p.cmd, p.exited = cmd, make(chan struct{})
+	go func() {
+		p.err = cmd.Wait()
+		close(p.exited)
+	}()
+	return nil
+}
+
+// PID is the process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
+// LogPath is where the broker's output goes.
+func (p *Process) LogPath() string { return filepath.Join(p.Dir, "broker.log") }
+
+// Exited is closed when the process has ended.
+func (p *Process) Exited() <-chan struct{} { return p.exited }
+
+// await asks ready every few milliseconds until it answers nil, the process ends, or the time is over.
+func (p *Process) await(ctx context.Context, patience time.Duration, ready func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ready(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-p.exited:
+			return fmt.Errorf("%s ended at its start: %w\n%s", p.Name, p.err, p.LogTail())
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("%s is not ready after %s: %w\n%s", p.Name, patience, err, p.LogTail()), p.Kill())
+		case <-tick.C:
+		}
+	}
+}
+
+// LogTail is the end of the log, for an error message.
+func (p *Process) LogTail() string {
+	const lines = 15
+	b, err := os.ReadFile(p.LogPath())
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.Join(all[max(len(all)-lines, 0):], "\n")
+}
+
+// Stop sends SIGTERM and waits for the end; an exit status other than 0, or none within the time, is an error. (A JVM ends
+// with 143 after SIGTERM, which counts as 0.)
+func (p *Process) Stop(patience time.Duration) error {
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("stop %s: %w", p.Name, err)
+	}
+	select {
+	case <-p.exited:
+	case <-time.After(patience):
+		return errors.Join(fmt.Errorf("%s has not stopped %s after SIGTERM", p.Name, patience), p.Kill())
+	}
+	var status *exec.ExitError
+	if errors.As(p.err, &status) && status.ExitCode() == 128+int(syscall.SIGTERM) {
+		return nil
+	}
+	if p.err != nil {
+		return fmt.Errorf("%s after SIGTERM: %w\n%s", p.Name, p.err, p.LogTail())
+	}
+	return nil
+}
+
+// Kill sends SIGKILL and waits for the end.
+func (p *Process) Kill() error {
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill %s: %w", p.Name, err)
+	}
+	<-p.exited
+	return nil
+}
+
+// freeAddrs finds loopback addresses that nobody listens on. Another process may take one before it is used: rare enough
+// for tests that start a handful of brokers.
+func freeAddrs(n int) ([]string, error) {
+	addrs := make([]string, n)
+	for i := range addrs {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer ln.Close() // after all were found, so that they differ
+		addrs[i] = ln.Addr().String()
+	}
+	return addrs, nil
+}
