@@ -3,7 +3,6 @@ package kafka
 import (
 	"context"
 	"math"
-	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -140,7 +139,7 @@ func missingTopic(name *string, id [16]byte, code int16) kmsg.MetadataResponseTo
 	t.Topic, t.TopicID, t.ErrorCode = name, id, code
 	t.AuthorizedOperations = noOperations
 	if name != nil {
-		t.IsInternal = internalTopics[*name]
+		t.IsInternal = internalTopic(*name)
 	}
 	return t
 }
@@ -194,15 +193,10 @@ func offline(live map[base.BrokerID]bool, replicas []base.BrokerID) []int32 {
 	return out
 }
 
-// internalTopics are the topics that brokers own.
-var internalTopics = map[string]bool{"__consumer_offsets": true, "__transaction_state": true, "__share_group_state": true}
-
-// invalidTopicName reports whether no topic can have the name (org.apache.kafka.common.internals.Topic).
-func invalidTopicName(name string) bool {
-	if name == "" || name == "." || name == ".." || len(name) > 249 {
-		return true
-	}
-	return strings.ContainsFunc(name, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-')
-	})
+// internalTopic reports whether brokers own the topic of that name, whether it exists or not.
+func internalTopic(name string) bool {
+	return name == metadata.ConsumerOffsetsTopic || name == metadata.TransactionStateTopic || name == "__share_group_state"
 }
+
+// invalidTopicName reports whether no topic can have the name.
+func invalidTopicName(name string) bool { return metadata.ValidateTopicName(name) != nil }

@@ -8,10 +8,8 @@ import (
 
 	"github.com/varvelog/varve/coordinator/group"
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/metadata"
 )
-
-// offsetsTopic holds the groups.
-const offsetsTopic = "__consumer_offsets"
 
 // Coordinator types (FindCoordinator).
 const (
@@ -61,9 +59,9 @@ func (s *Server) findCoordinator(kind int8, version int16, key string) (metadata
 		return metadataBroker{}, kerr.InvalidRequest
 	}
 	img := s.deps.meta.Image()
-	topic, ok := img.Topic(offsetsTopic)
+	topic, ok := img.Topic(metadata.ConsumerOffsetsTopic)
 	if !ok || len(topic.Partitions) == 0 {
-		s.createInternal(offsetsTopic)
+		s.createInternal(metadata.ConsumerOffsetsTopic)
 		return metadataBroker{}, kerr.CoordinatorNotAvailable
 	}
 	p := topic.Partitions[group.PartitionFor(key, int32(len(topic.Partitions)))]

@@ -47,7 +47,7 @@ func handleDeleteRecords(s *Server, ctx context.Context, r *request) (kmsg.Respo
 func recordsUndeletable(img image, name string) error {
 	topic, ok := img.Topic(name)
 	switch {
-	case internalTopics[name] || (ok && topic.Internal):
+	case internalTopic(name) || (ok && topic.Internal):
 		return kerr.InvalidTopicException
 	case !ok:
 		return kerr.UnknownTopicOrPartition

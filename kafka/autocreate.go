@@ -48,8 +48,8 @@ func (c *creations) done(name string) {
 
 // autoCreate starts the creation of a topic that a client asked for, if auto.create.topics.enable says so.
 func (s *Server) autoCreate(img image, name string) {
-	if internalTopics[name] {
-		if name == offsetsTopic {
+	if internalTopic(name) {
+		if name == metadata.ConsumerOffsetsTopic {
 			s.createInternal(name)
 		}
 		return

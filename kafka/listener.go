@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,7 +54,7 @@ func (s *Server) accept(nc net.Conn) {
 	}
 	ctx, cancel := context.WithCancel(s.goroot.Context())
 	c := &conn{s: s, nc: nc, ip: ip, host: "/" + ip, ctx: ctx, cancel: cancel, freed: make(chan struct{}, 1)}
-	if reason := s.conns.add(c); reason != "" {
+	if reason := s.conns.add(c, s.connectionLimits(ip)); reason != "" {
 		s.met.connectionRefused(reason)
 		c.kill()
 		return
@@ -64,6 +67,34 @@ func (s *Server) accept(nc net.Conn) {
 		s.conns.remove(c)
 		c.kill()
 	}
+}
+
+// connLimits are the limits as they are when a connection comes: they are dynamic settings.
+type connLimits struct{ total, perIP int }
+
+// connectionLimits reads max.connections, max.connections.per.ip and its overrides for one address. What Limits sets goes first.
+func (s *Server) connectionLimits(ip string) connLimits {
+	b := s.deps.meta.Image().Broker()
+	l := connLimits{total: s.opts.Limits.MaxConnections, perIP: s.opts.Limits.MaxConnectionsPerIP}
+	if l.total == 0 {
+		l.total = defaultMaxConnections
+		if n := int(b.MaxConnections); n > 0 && n < math.MaxInt32 {
+			l.total = n
+		}
+	}
+	if l.perIP == 0 {
+		l.perIP = int(b.MaxConnectionsPerIP)
+		for _, entry := range strings.Split(b.MaxConnectionsPerIPOver, ",") {
+			at := strings.LastIndexByte(entry, ':')
+			if at < 0 || strings.TrimSpace(entry[:at]) != ip {
+				continue
+			}
+			if n, err := strconv.Atoi(strings.TrimSpace(entry[at+1:])); err == nil {
+				l.perIP = n
+			}
+		}
+	}
+	return l
 }
 
 // Shutdown stops accepting and reading. Requests that were read are answered; parked ones (long polls, joins) are answered at
@@ -83,9 +114,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // connSet is the set of open connections and its limits.
 type connSet struct {
-	max, perIP int
-	stopping   atomic.Bool // drain was called
-	mu         struct {
+	stopping atomic.Bool // drain was called
+	mu       struct {
 		sync.Mutex
 		listeners []net.Listener
 		conns     map[*conn]struct{}
@@ -95,8 +125,7 @@ type connSet struct {
 	}
 }
 
-func (t *connSet) init(limit, perIP int) {
-	t.max, t.perIP = limit, perIP
+func (t *connSet) init() {
 	t.mu.conns = map[*conn]struct{}{}
 	t.mu.ips = map[string]int{}
 	t.mu.empty = make(chan struct{})
@@ -113,15 +142,15 @@ func (t *connSet) addListener(l net.Listener) bool {
 }
 
 // add returns why the connection is refused, or "".
-func (t *connSet) add(c *conn) string {
+func (t *connSet) add(c *conn, l connLimits) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
 	case t.mu.drain:
 		return "shutdown"
-	case len(t.mu.conns) >= t.max:
+	case len(t.mu.conns) >= l.total:
 		return "max.connections"
-	case t.mu.ips[c.ip] >= t.perIP:
+	case t.mu.ips[c.ip] >= l.perIP:
 		return "max.connections.per.ip"
 	}
 	t.mu.conns[c] = struct{}{}

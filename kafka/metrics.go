@@ -58,7 +58,7 @@ func newMetrics(m metric.Meter, s *Server) *metrics {
 	x.flight, err = m.Int64UpDownCounter("varve_kafka_requests_in_flight", metric.WithDescription("Requests read but not answered."), metric.WithUnit("{request}"))
 	errs = append(errs, err)
 	gauge("varve_kafka_connections", "Open connections.", "{connection}", func() int64 { return int64(s.conns.count()) })
-	gauge("varve_kafka_connections_limit", "max.connections.", "{connection}", func() int64 { return int64(s.opts.Limits.MaxConnections) })
+	gauge("varve_kafka_connections_limit", "Limit of varve_kafka_connections: max.connections.", "{connection}", func() int64 { return int64(s.connectionLimits("").total) })
 	gauge("varve_kafka_request_memory_bytes", "Memory reserved by requests.", "By", func() int64 { return s.requests.inUse() + s.small.inUse() })
 	gauge("varve_kafka_request_memory_limit_bytes", "Limit of varve_kafka_request_memory_bytes.", "By", func() int64 { return s.requests.limit + s.small.limit })
 	gauge("varve_kafka_parked_memory_bytes", "Memory of requests whose handler waits.", "By", func() int64 { return s.parked.inUse() })

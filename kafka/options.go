@@ -49,8 +49,8 @@ type Limits struct {
 	RequestMemoryBytes   int64         // bodies of all connections that are being read or answered; default 134217728
 	FetchMemoryBytes     int64         // fetched bytes that wait for slow readers, all connections; default 268435456
 	FetchMaxBytes        int32         // fetch.max.bytes; default 57671680
-	MaxConnections       int           // max.connections; default 20000
-	MaxConnectionsPerIP  int           // max.connections.per.ip; default unlimited
+	MaxConnections       int           // default: the dynamic max.connections where it is set, else 20000
+	MaxConnectionsPerIP  int           // default: the dynamic max.connections.per.ip and its overrides
 	MaxInFlight          int           // requests of one connection that are read but not answered; default 64
 	MaxInFlightBytes     int64         // their bytes, except that one request always passes; default 33554432
 	IdleTimeout          time.Duration // connections.max.idle.ms; default 10 minutes
@@ -61,6 +61,18 @@ type Limits struct {
 	AutoCreateInFlight   int           // topics being created for Metadata and FindCoordinator; default 64
 }
 
+// defaultMaxConnections bounds the connections where max.connections is not set (Kafka: no bound).
+const defaultMaxConnections = 20000
+
+// fromSettings replaces zero values by the broker's settings (socket.request.max.bytes, queued.max.request.bytes, ...).
+func (l *Limits) fromSettings(b *metadata.BrokerConfig) {
+	setDefault(&l.MaxRequestBytes, b.SocketRequestMaxBytes)
+	setDefault(&l.RequestMemoryBytes, max(b.QueuedMaxRequestBytes, 0))
+	setDefault(&l.FetchMaxBytes, b.FetchMaxBytes)
+	setDefault(&l.IdleTimeout, time.Duration(b.ConnectionsMaxIdleMs)*time.Millisecond)
+	setDefault(&l.FetchSessionSlots, int(b.FetchSessionCacheSlots))
+}
+
 // EnsureDefaults replaces zero values by the defaults.
 func (l *Limits) EnsureDefaults() {
 	setDefault(&l.MaxRequestBytes, 100<<20)
@@ -68,8 +80,6 @@ func (l *Limits) EnsureDefaults() {
 	setDefault(&l.RequestMemoryBytes, 128<<20)
 	setDefault(&l.FetchMemoryBytes, 256<<20)
 	setDefault(&l.FetchMaxBytes, 55<<20)
-	setDefault(&l.MaxConnections, 20000)
-	setDefault(&l.MaxConnectionsPerIP, 1<<31-1)
 	setDefault(&l.MaxInFlight, 64)
 	setDefault(&l.MaxInFlightBytes, 32<<20)
 	setDefault(&l.IdleTimeout, 10*time.Minute)
@@ -112,7 +122,7 @@ func (o *Options) Validate() error {
 	if o.Meta == nil || o.Ingest == nil || o.Fetch == nil || o.Groups == nil {
 		return errors.New("kafka: Meta, Ingest, Fetch and Groups are required")
 	}
-	if o.Limits.MaxRequestBytes < 1024 {
+	if n := o.Limits.MaxRequestBytes; n != 0 && n < 1024 {
 		return errors.New("kafka: socket.request.max.bytes below 1024")
 	}
 	return nil
@@ -142,10 +152,10 @@ type Server struct {
 
 // New returns a server that serves nothing yet. It panics where Validate fails: the wiring is wrong.
 func New(o Options) *Server {
-	o.Limits.EnsureDefaults()
 	if err := o.Validate(); err != nil {
 		panic(err)
 	}
+	o.Limits.fromSettings(o.Meta.Image().Broker())
 	return newServer(o, backends{
 		meta:   storeCluster{o.Meta},
 		ingest: ingestAppender{o.Ingest},
@@ -165,7 +175,7 @@ func newServer(o Options, deps backends) *Server {
 	s.fetched = &fetchMemory{limit: o.Limits.FetchMemoryBytes}
 	s.sessions = newSessionCache(o.Clock, o.Limits.FetchSessionSlots, o.Limits.FetchSessionMaxParts)
 	s.creating = newCreations(o.Limits.AutoCreateInFlight)
-	s.conns.init(o.Limits.MaxConnections, o.Limits.MaxConnectionsPerIP)
+	s.conns.init()
 	s.met = newMetrics(o.Meter, s)
 	return s
 }

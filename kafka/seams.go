@@ -86,21 +86,7 @@ func (s storeCluster) Image() image { return s.Store.Image() }
 
 // EnsureInternalTopic creates an internal topic with the settings that it must have, unless it exists.
 func (s storeCluster) EnsureInternalTopic(ctx context.Context, name string) error {
-	return ensureInternal(ctx, s.Store, name)
-}
-
-// ensureInternal uses the store's own method where it has one.
-func ensureInternal(ctx context.Context, store *metadata.Store, name string) error {
-	type ensurer interface {
-		EnsureInternalTopic(ctx context.Context, name string) error
-	}
-	if e, ok := any(store).(ensurer); ok {
-		return e.EnsureInternalTopic(ctx, name)
-	}
-	_, err := store.CreateTopic(ctx, metadata.TopicSpec{
-		Name: name, Partitions: 50, ReplicationFactor: -1,
-		Configs: map[string]string{"cleanup.policy": "compact", "compression.type": "producer", "segment.bytes": "104857600"},
-	}, false)
+	_, err := s.Store.EnsureInternalTopic(ctx, name)
 	return err
 }
 
