@@ -190,7 +190,7 @@ func (t *Tiering) addChange(ups []uploaded) *change {
 	last := ups[len(ups)-1].from
 	first := ups[0].from
 	c := &change{log: last.Log, epoch: last.LeaderEpoch, end: last.End, count: len(ups)}
-	c.id = manifest.Identity{Log: last.Log, TopicID: last.TopicID, TP: last.TP}
+	c.id = manifest.Identity{Cluster: t.cluster(), Log: last.Log, TopicID: last.TopicID, TP: last.TP}
 	for _, u := range ups {
 		c.objects = append(c.objects, u.objects...)
 	}
@@ -228,6 +228,14 @@ func holds(m *manifest.Manifest, ups []uploaded) bool {
 		}
 	}
 	return true
+}
+
+// cluster is the id of the cluster, which stands in every manifest.
+func (t *Tiering) cluster() string {
+	if img := t.o.Meta.Image(); img != nil {
+		return img.ClusterID()
+	}
+	return ""
 }
 
 // discard leaves the objects of an upload that will not be committed to compaction.

@@ -122,6 +122,12 @@ func (t *Tiering) prepare(ctx context.Context, c *change) error {
 		t.fenced(c, fmt.Errorf("commit manifest of %s under epoch %d, root has %d: %w", c.log, c.epoch, st.root.Epoch, kerr.FencedLeaderEpoch))
 		return nil
 	}
+	if img := t.o.Meta.Image(); img != nil {
+		if _, _, ok := img.Log(c.log); !ok { // before its manifest is written: it would outlive the topic until the next sweep
+			t.fenced(c, fmt.Errorf("commit manifest of %s: %w", c.log, kerr.UnknownTopicOrPartition))
+			return nil
+		}
+	}
 	m, err := t.manifestAt(ctx, st.root)
 	if err != nil {
 		return err

@@ -104,32 +104,44 @@ func (t *Tiering) OldestTimestamp(log base.LogID) (ms int64, ok bool) {
 
 // Entries calls fn for the named segments of a log, oldest first, until it returns false. Archives are loaded as needed.
 func (t *Tiering) Entries(ctx context.Context, log base.LogID, fn func(manifest.Entry) bool) error {
-	m, err := t.Manifest(ctx, log)
-	if err != nil || m == nil {
+	st, ok := t.roots.get(log)
+	if !ok {
+		return nil
+	}
+	m, err := t.manifestAt(ctx, st.root)
+	if err != nil {
 		return err
 	}
-	st, _ := t.roots.get(log)
 	first := true
-	yield := func(e manifest.Entry) bool {
+	return t.EntriesOf(ctx, m, func(e manifest.Entry) bool {
 		if first {
 			first = false
 			t.roots.setOldest(log, st.root.Object, e.MaxTimestamp)
 		}
 		return fn(e)
-	}
+	})
+}
+
+// Load reads the manifest that a root names, of whatever log.
+func (t *Tiering) Load(ctx context.Context, root metadata.Root) (*manifest.Manifest, error) {
+	return t.manifestAt(ctx, root)
+}
+
+// EntriesOf calls fn for the segments that a manifest names, oldest first, until it returns false.
+func (t *Tiering) EntriesOf(ctx context.Context, m *manifest.Manifest, fn func(manifest.Entry) bool) error {
 	for _, ref := range m.Archives {
 		a, err := t.archiveAt(ctx, ref)
 		if err != nil {
 			return err
 		}
 		for _, e := range a.Live(m.LogStart) {
-			if !yield(e) {
+			if !fn(e) {
 				return nil
 			}
 		}
 	}
 	for _, e := range m.Entries {
-		if !yield(e) {
+		if !fn(e) {
 			return nil
 		}
 	}

@@ -200,6 +200,49 @@ func (inv *Inventory) Latest() map[base.LogID]*Version {
 	return out
 }
 
+// Current finds the version that each root names. One that was committed after the listing is read now. An error means that
+// something current cannot be read: then nothing may be concluded about what is unnamed.
+func (inv *Inventory) Current(ctx context.Context, roots map[base.LogID]metadata.Root) (map[base.LogID]*Version, error) {
+	out := map[base.LogID]*Version{}
+	for log, root := range roots {
+		i := slices.IndexFunc(inv.Versions[log], func(v *Version) bool { return v.Object == root.Object && v.Pos == root.Pos })
+		if i >= 0 {
+			out[log] = inv.Versions[log][i]
+		} else {
+			v, err := inv.readVersion(ctx, root)
+			if err != nil {
+				return nil, fmt.Errorf("current manifest of %s: %w", log, err)
+			}
+			out[log] = v
+		}
+		for _, ref := range out[log].Archives {
+			if inv.Archives[ref.Key()] != nil {
+				continue
+			}
+			data, err := inv.bucket.Get(ctx, ref.Object, ref.Pos, ref.Len)
+			if err != nil {
+				return nil, fmt.Errorf("archive of %s: %w", log, err)
+			}
+			if inv.Archives[ref.Key()], err = manifest.DecodeArchive(data); err != nil {
+				return nil, fmt.Errorf("archive %s of %s: %w", ref.Object, log, err)
+			}
+		}
+	}
+	return out, nil
+}
+
+func (inv *Inventory) readVersion(ctx context.Context, root metadata.Root) (*Version, error) {
+	data, err := inv.bucket.Get(ctx, root.Object, root.Pos, root.Len)
+	if err != nil {
+		return nil, fmt.Errorf("get %s: %w", root.Object, err)
+	}
+	m, err := manifest.Decode(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s at %d: %w", root.Object, root.Pos, err)
+	}
+	return &Version{Manifest: m, Object: root.Object, Pos: root.Pos, Len: root.Len, CRC32C: root.CRC32C}, nil
+}
+
 // Names calls fn for every object that a manifest names: its own, its archives', its segments'. An archive that is not in
 // the inventory is left out.
 func (inv *Inventory) Names(v *Version, fn func(object string)) {

@@ -51,6 +51,7 @@ func header(magic uint32, id Identity) *wire.Encoder {
 	e := &wire.Encoder{}
 	e.U32(magic)
 	e.U16(Version)
+	e.String(id.Cluster)
 	e.U64(uint64(id.Log))
 	e.Raw(id.TopicID[:])
 	e.String(id.TP.Topic)
@@ -113,7 +114,7 @@ func decodeArchiveRef(d *wire.Decoder, prev *string) ArchiveRef {
 
 // entryMinBytes and archiveRefMinBytes are the least that one element takes: they bound what a count may announce.
 const (
-	entryMinBytes      = 14
+	entryMinBytes      = 15
 	archiveRefMinBytes = 14
 )
 
@@ -165,6 +166,7 @@ func open(b []byte, magic uint32) (*wire.Decoder, Identity, error) {
 	if v := d.U16(); v == 0 || v > Version {
 		return nil, id, fmt.Errorf("format version %d, this program reads up to %d", v, Version)
 	}
+	id.Cluster = d.String()
 	id.Log = base.LogID(d.U64())
 	copy(id.TopicID[:], d.Raw(16))
 	id.TP.Topic = d.String()

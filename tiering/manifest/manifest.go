@@ -44,8 +44,9 @@ type ArchiveRef struct {
 	MaxTimestamp int64 // of all entries
 }
 
-// Identity says whose manifest it is.
+// Identity says whose manifest it is. The cluster's id keeps a cluster from sweeping what another one stored.
 type Identity struct {
+	Cluster string
 	Log     base.LogID
 	TopicID base.TopicID
 	TP      base.TopicPartition

@@ -1,0 +1,152 @@
+package compaction
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/metadata"
+	"github.com/varvelog/varve/tiering"
+)
+
+// deleteTopics deletes the objects of deleted logs. Manifests go first, so that the bucket alone never tells of a log whose
+// segments are gone; a manifest object that holds manifests of living logs too is left by them first. A pack stays while
+// a living log is in it. There is no grace period: nobody can read a deleted log.
+func (r *Runner) deleteTopics(ctx context.Context) error {
+	logs, err := r.o.Meta.DeletedLogs(ctx)
+	if err != nil || len(logs) == 0 {
+		return err
+	}
+	inv, err := tiering.TakeInventory(ctx, r.o.Bucket)
+	if err != nil {
+		return err
+	}
+	d := &deletion{inv: inv, logs: map[base.LogID]metadata.DeletedLog{}}
+	for _, l := range logs {
+		d.logs[l.Log] = l
+	}
+	roots, err := r.moveAway(ctx, d)
+	if err != nil {
+		return err
+	}
+	if r.o.Meta.Image().Controller() != r.o.BrokerID {
+		return nil // deleting is the controller's; moving away is everyone's
+	}
+	intended, err := r.intended(ctx)
+	if err != nil {
+		return err
+	}
+	for log := range d.logs {
+		delete(roots, log)
+	}
+	live, err := inv.Current(ctx, roots)
+	if err != nil {
+		return err
+	}
+	keep := intended
+	for _, v := range live {
+		inv.Names(v, func(object string) { keep[object] = true })
+	}
+	manifests, others, done := d.objects(keep)
+	if err := r.delete(ctx, "topic", manifests); err != nil {
+		return err
+	}
+	if err := r.delete(ctx, "topic", others); err != nil {
+		return err
+	}
+	for _, log := range done {
+		if err := r.o.Meta.ForgetLog(ctx, log.Log); err != nil {
+			return err
+		}
+		r.o.Logger.Info("deleted log has no objects left", slog.String("topic", log.Topic), slog.String("log", log.Log.String()))
+	}
+	if len(done) < len(d.logs) { // others have to move away first, or a round is under way
+		r.state.Lock()
+		r.state.topics = true
+		r.state.Unlock()
+	}
+	return nil
+}
+
+// deletion is one pass over the deleted logs.
+type deletion struct {
+	inv  *tiering.Inventory
+	logs map[base.LogID]metadata.DeletedLog
+}
+
+// moveAway writes the manifests of living logs of this broker anew where they share an object with a deleted log's. It
+// answers the roots after that.
+func (r *Runner) moveAway(ctx context.Context, d *deletion) (map[base.LogID]metadata.Root, error) {
+	roots, err := r.o.Meta.Roots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	shared := map[string]bool{}
+	for log := range d.logs {
+		for _, v := range d.inv.Versions[log] {
+			shared[v.Object] = true
+		}
+		if root, ok := roots[log]; ok {
+			shared[root.Object] = true
+		}
+	}
+	var move []base.LogID
+	img := r.o.Meta.Image()
+	for log, root := range roots {
+		p, _, ok := img.Log(log)
+		if _, dead := d.logs[log]; !dead && shared[root.Object] && ok && p.Leader == r.o.BrokerID {
+			move = append(move, log)
+		}
+	}
+	if len(move) == 0 {
+		return roots, nil
+	}
+	if err := r.o.Tiering.Move(ctx, move...); err != nil {
+		return nil, err
+	}
+	return r.o.Meta.Roots(ctx)
+}
+
+// objects divides what belongs to the deleted logs: manifest objects, other objects, and the logs that nothing is left of
+// once those are gone. A log whose manifests must stay keeps its segments too.
+func (d *deletion) objects(keep map[string]bool) (manifests, others []string, done []metadata.DeletedLog) {
+	mine := map[string]bool{}
+	for log, l := range d.logs {
+		kept := slices.ContainsFunc(d.inv.Versions[log], func(v *tiering.Version) bool { return keep[v.Object] })
+		if kept {
+			continue
+		}
+		done = append(done, l)
+		for _, v := range d.inv.Versions[log] {
+			d.inv.Names(v, func(object string) { mine[object] = true })
+		}
+	}
+	forget := map[base.LogID]bool{}
+	for _, l := range done {
+		forget[l.Log] = true
+	}
+	for object := range d.inv.Objects {
+		name := tiering.ParseName(object)
+		switch {
+		case keep[object]:
+		case name.Kind == tiering.KindManifest && mine[object] && d.allDead(object, forget):
+			manifests = append(manifests, object)
+		case name.Kind == tiering.KindSegment && forget[name.Log], mine[object] && name.Kind != tiering.KindManifest && name.Kind != tiering.KindUnknown:
+			others = append(others, object)
+		}
+	}
+	slices.Sort(manifests)
+	slices.Sort(others)
+	return manifests, others, done
+}
+
+// allDead is false where the object holds the manifest of a deleted log that is not dealt with in this pass.
+func (d *deletion) allDead(object string, forget map[base.LogID]bool) bool {
+	for log := range d.logs {
+		if !forget[log] && slices.ContainsFunc(d.inv.Versions[log], func(v *tiering.Version) bool { return v.Object == object }) {
+			return false
+		}
+	}
+	return true
+}
