@@ -145,7 +145,7 @@ func (g *Ingest) AppendBatch(tp base.TopicPartition, b record.Batch, done func(b
 	})
 }
 
-// submit orders parts under their partitions' locks and hands them to the pipeline. Pebble's commit pipeline and the
+// submit orders parts under their partitions' order locks and hands them to the pipeline. Pebble's commit pipeline and the
 // pipeline's queue are both entered under the locks: offsets, WAL and completion keep one order.
 func (g *Ingest) submit(parts []part, r *Receipt, deadline time.Time, after func()) {
 	slices.SortStableFunc(parts, func(a, b part) int { return int(int64(a.p.log) - int64(b.p.log)) })
@@ -159,7 +159,9 @@ func (g *Ingest) submit(parts []part, r *Receipt, deadline time.Time, after func
 	appended, relaxed := 0, true
 	for i := range parts {
 		pt := &parts[i]
+		pt.p.mu.Lock()
 		pt.p.orderLocked(w, pt, &r.mu.results[pt.req], nowMs)
+		pt.p.mu.Unlock()
 		pt.failed = r.mu.results[pt.req].Err != nil
 		if !pt.duplicate && !pt.failed {
 			appended++
@@ -193,7 +195,7 @@ func (g *Ingest) apply(w *hot.Write, pd *pending, appended int, relaxed bool) (e
 	}
 	if err != nil {
 		for i := range pd.parts {
-			pd.parts[i].p.mu.err = kerr.KafkaStorageError
+			pd.parts[i].p.damage(err)
 		}
 	}
 	return err
@@ -203,7 +205,7 @@ func (g *Ingest) apply(w *hot.Write, pd *pending, appended int, relaxed bool) (e
 func lockAll(parts []part) {
 	for i := range parts {
 		if i == 0 || parts[i].p != parts[i-1].p {
-			parts[i].p.mu.Lock()
+			parts[i].p.order.Lock()
 		}
 	}
 }
@@ -211,7 +213,7 @@ func lockAll(parts []part) {
 func unlockAll(parts []part) {
 	for i := range parts {
 		if i == 0 || parts[i].p != parts[i-1].p {
-			parts[i].p.mu.Unlock()
+			parts[i].p.order.Unlock()
 		}
 	}
 }

@@ -10,7 +10,8 @@
 //	read.go       the hot side of the read path
 //	recover.go    from Pebble's rows back to partitions
 //
-// It never imports tiering: package broker hands sealed ranges over. One writer at a time per partition: whoever holds
-// Partition.mu. Lock order: Ingest.mu, then Partition.mu in the order of log ids, then pipeline.mu or tail.mu; Pebble's
-// commit pipeline is entered under Partition.mu, so that the order in the WAL is the order of offsets (design section 4).
+// It never imports tiering: package broker hands sealed ranges over. One appender at a time per partition: the holder of
+// Partition.order, which spans Pebble's commit pipeline so that the order in the WAL is the order of offsets (design
+// section 4). Partition.mu guards the state and is never held across I/O: reads go on while the disk is full. Lock order:
+// Ingest.mu, Partition.order in the order of log ids, Partition.mu, then pipeline.mu or tail.mu.
 package ingest

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 
@@ -21,6 +22,10 @@ type Partition struct {
 	log base.LogID
 	cfg atomic.Pointer[metadata.TopicConfig]
 
+	// order is held by whoever appends, from giving offsets to Pebble's Apply (which may wait for a full disk), and by whoever
+	// writes an 'm' row: that row must not enter the WAL before the batches that it describes. Readers never take it.
+	order sync.Mutex
+
 	mu struct {
 		sync.Mutex
 		tp      base.TopicPartition
@@ -28,6 +33,8 @@ type Partition struct {
 		epoch   base.LeaderEpoch
 		// err is nil while this broker leads the partition; what requests are answered otherwise.
 		err error
+		// damaged keeps the partition out of service until the process is started again, whatever the image says (I14).
+		damaged bool
 
 		// logStart <= hotStart' <= tieredEnd <= highWater <= end, where hotStart may lie anywhere up to tieredEnd (I5).
 		logStart  base.Offset
@@ -80,7 +87,10 @@ func (p *Partition) lead(state *metadata.Partition, topic *metadata.Topic) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	m := &p.mu
-	m.tp, m.topicID, m.err = state.TP, state.TopicID, nil
+	m.tp, m.topicID = state.TP, state.TopicID
+	if !m.damaged {
+		m.err = nil
+	}
 	if state.LeaderEpoch <= m.epoch {
 		return
 	}
@@ -97,7 +107,18 @@ func (p *Partition) lead(state *metadata.Partition, topic *metadata.Topic) {
 func (p *Partition) stop(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mu.err = err
+	if !p.mu.damaged {
+		p.mu.err = err
+	}
+	p.wakeLocked()
+}
+
+// damage takes the partition out of service.
+func (p *Partition) damage(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.g.log.Error("partition is out of service", slog.String("partition", p.mu.tp.String()), slog.String("log", p.log.String()), slog.Any("err", err))
+	p.mu.damaged, p.mu.err = true, kerr.KafkaStorageError
 	p.wakeLocked()
 }
 

@@ -91,7 +91,7 @@ func (p *Partition) readHot(read storeRead, from, upTo base.Offset, maxBytes int
 	bs, err := read(p.log, from, upTo, maxBytes)
 	if err != nil {
 		if base.IsCorruption(err) {
-			p.stop(kerr.KafkaStorageError) // I14: out of service rather than wrong
+			p.damage(err) // out of service rather than wrong
 		}
 		return nil, TierHot, fmt.Errorf("read %s at %d: %w", p.log, from, err)
 	}

@@ -54,18 +54,18 @@ func (g *Ingest) recover() error {
 	if err != nil {
 		return fmt.Errorf("load hot logs: %w", err)
 	}
-	var replayed int64
 	for i := range logs {
 		l := &logs[i]
 		p := newPartition(g, l.ID, g.opts.Roots[l.ID])
-		before := p.mu.bytes
 		p.mu.Lock()
 		err := p.recoverLocked(l)
 		p.mu.Unlock()
-		if err != nil {
+		switch {
+		case base.IsCorruption(err):
+			p.damage(err)
+		case err != nil:
 			return fmt.Errorf("recover log %s: %w", l.ID, err)
 		}
-		replayed += p.mu.bytes - before
 		g.mu.parts[l.ID] = p
 	}
 	if len(logs) > 0 {
@@ -90,6 +90,9 @@ func (p *Partition) recoverLocked(l *hot.Log) error {
 		m.epoch = m.epochs[n-1].Epoch
 	}
 	m.index = l.Index
+	if l.End < m.end {
+		return base.MarkCorruption(fmt.Errorf("the log ends at %d, its checkpoint at %d", l.End, m.end))
+	}
 	if err := p.replayLocked(l); err != nil {
 		return err
 	}

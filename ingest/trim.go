@@ -56,12 +56,14 @@ func (g *Ingest) trimTo(ends map[*Partition]base.Offset) {
 	}
 	trims := make([]hot.Trim, 0, len(ends))
 	for p, end := range ends {
+		p.order.Lock()
 		p.mu.Lock()
 		from := p.mu.hotStart
 		p.dropHotLocked(end)
 		trims = append(trims, hot.Trim{Log: p.log, From: from, To: end, Meta: p.metaLocked()})
 		p.mu.unsaved = false
 		p.mu.Unlock()
+		p.order.Unlock()
 	}
 	if err := g.store.TrimAll(trims); err != nil {
 		g.log.Error("trim hot ranges", slog.Int("logs", len(trims)), slog.Any("err", err))
@@ -139,6 +141,7 @@ func (g *Ingest) checkpoint(ps []*Partition) error {
 		w := g.store.NewWrite()
 		n := 0
 		for _, p := range chunk {
+			p.order.Lock()
 			p.mu.Lock()
 			if p.mu.unsaved {
 				w.SetMeta(p.log, p.metaLocked())
@@ -146,6 +149,7 @@ func (g *Ingest) checkpoint(ps []*Partition) error {
 				n++
 			}
 			p.mu.Unlock()
+			p.order.Unlock()
 		}
 		if n == 0 {
 			w.Discard()
@@ -231,31 +235,41 @@ func (g *Ingest) AdvanceLogStart(_ context.Context, id base.LogID, to base.Offse
 }
 
 func (p *Partition) advanceLogStart(to base.Offset) (base.Offset, error) {
+	commit, start, err := p.moveLogStart(to)
+	if commit == nil || err != nil {
+		return start, err
+	}
+	p.g.work.add(p)
+	if err := commit.Wait(); err != nil {
+		return base.NoOffset, fmt.Errorf("delete records: %w: %w", kerr.KafkaStorageError, err)
+	}
+	return start, nil
+}
+
+// moveLogStart moves the offset and applies the row that says so; commit is nil where it is there already.
+func (p *Partition) moveLogStart(to base.Offset) (commit *hot.Commit, start base.Offset, err error) {
+	p.order.Lock()
+	defer p.order.Unlock()
 	p.mu.Lock()
 	m := &p.mu
 	if to == -1 {
 		to = m.highWater
 	}
-	err := p.errLocked()
-	if err == nil && (to < 0 || to > m.highWater) {
+	if err = p.errLocked(); err == nil && (to < 0 || to > m.highWater) {
 		err = fmt.Errorf("delete records of %s below %d: high watermark is %d: %w", m.tp, to, m.highWater, kerr.OffsetOutOfRange)
 	}
 	if err != nil || to <= m.logStart {
 		defer p.mu.Unlock()
-		return m.logStart, err
+		return nil, m.logStart, err
 	}
 	m.logStart = to
-	w := p.g.store.NewWrite()
-	w.SetMeta(p.log, p.metaLocked())
-	commit, err := p.g.store.Apply(w)
+	meta := p.metaLocked()
 	p.wakeLocked()
 	p.mu.Unlock()
-	p.g.work.add(p)
-	if err == nil {
-		err = commit.Wait()
+	w := p.g.store.NewWrite()
+	w.SetMeta(p.log, meta)
+	if commit, err = p.g.store.Apply(w); err != nil {
+		return nil, base.NoOffset, fmt.Errorf("delete records: %w: %w", kerr.KafkaStorageError, err)
 	}
-	if err != nil {
-		return base.NoOffset, fmt.Errorf("delete records: %w: %w", kerr.KafkaStorageError, err)
-	}
-	return to, nil
+	return commit, to, nil
 }

@@ -224,7 +224,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 	opts.MemTableBytes = 256 << 10
 	half := 24
 	if testing.Short() {
-		half = 12
+		half = 18
 	}
 	for _, from := range []int{0, half} { // with a clean restart in the middle
 		s := openTest(t, opts)

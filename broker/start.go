@@ -1,0 +1,334 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/varvelog/varve/cache"
+	"github.com/varvelog/varve/compaction"
+	"github.com/varvelog/varve/coordinator/group"
+	"github.com/varvelog/varve/fetch"
+	"github.com/varvelog/varve/httpapi"
+	"github.com/varvelog/varve/ingest"
+	"github.com/varvelog/varve/ingest/hot"
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/kafka"
+	"github.com/varvelog/varve/metadata"
+	"github.com/varvelog/varve/metadata/etcdkv"
+	"github.com/varvelog/varve/objstore/open"
+	"github.com/varvelog/varve/tiering"
+)
+
+// offsetsTopic holds the groups' state.
+const offsetsTopic = "__consumer_offsets"
+
+func (b *Broker) startBucket(ctx context.Context) (err error) {
+	if b.bucket = b.seams.Bucket; b.bucket != nil {
+		return nil
+	}
+	b.bucket, err = open.Open(ctx, b.cfg.ObjectStore, open.Options{Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter})
+	return err
+}
+
+func (b *Broker) startCache(context.Context) (err error) {
+	mem := split(b.cfg.Memory)
+	b.cache, err = cache.New(b.bucket, cache.Options{
+		MemoryBytes: b.setting("varve.cache.memory.bytes", mem.cacheMemory),
+		DiskBytes:   b.setting("varve.cache.disk.bytes", mem.cacheDisk),
+		Dir:         filepath.Join(b.cfg.DataDir, "cache"), Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
+	})
+	return err
+}
+
+// setting is a size that --set may give, for what starts before the metadata does; New has checked the value. A negative
+// value and none mean the share of --memory.
+func (b *Broker) setting(name string, share int64) int64 {
+	if v, err := strconv.ParseInt(b.cfg.Set[name], 10, 64); err == nil && v >= 0 {
+		return v
+	}
+	return share
+}
+
+func (b *Broker) startEtcd(ctx context.Context) (err error) {
+	b.etcd, err = etcdkv.Start(ctx, etcdkv.Options{
+		NodeID: base.BrokerID(b.cfg.NodeID), DataDir: filepath.Join(b.cfg.DataDir, "etcd"),
+		PeerAddr: b.cfg.EtcdPeerAddr, ClientAddr: b.cfg.EtcdClientAddr, Logger: b.log,
+	})
+	return err
+}
+
+func (b *Broker) stopEtcd(context.Context) error { return b.etcd.Close() }
+
+// startMetadata opens the image and registers this broker: from here on every partition that it leads has a new epoch.
+func (b *Broker) startMetadata(ctx context.Context) error {
+	id := base.BrokerID(b.cfg.NodeID)
+	meta, err := metadata.Open(ctx, metadata.Options{
+		KV: b.etcd.KV(), BrokerID: id, Static: b.static(), Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
+	})
+	if err != nil {
+		return err
+	}
+	host, port, err := b.cfg.advertised(b.listener.Addr())
+	if err == nil {
+		reg := metadata.Broker{ID: id, Host: host, Port: port}
+		if b.cfg.Rack != "" {
+			reg.Rack = &b.cfg.Rack
+		}
+		b.epoch, err = meta.RegisterBroker(ctx, reg)
+	}
+	if err != nil {
+		_ = meta.Close()
+		return err
+	}
+	b.meta = meta
+	return nil
+}
+
+// static is --set with what other flags stand for.
+func (b *Broker) static() map[string]string {
+	set := make(map[string]string, len(b.cfg.Set)+1)
+	for k, v := range b.cfg.Set {
+		set[k] = v
+	}
+	if b.cfg.Rack != "" {
+		set["broker.rack"] = b.cfg.Rack
+	}
+	return set
+}
+
+func (b *Broker) stopMetadata(context.Context) error { return b.meta.Close() }
+
+func (b *Broker) startHot(context.Context) (err error) {
+	mem := split(b.cfg.Memory)
+	b.hot, err = hot.Open(hot.Options{
+		Dir: filepath.Join(b.cfg.DataDir, "hot"), MemTableBytes: mem.memTable, CacheBytes: mem.blockCache,
+		ReserveBytes: uint64(b.setting("varve.disk.reserve.bytes", 0)),
+		Clock:        b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
+	})
+	return err
+}
+
+func (b *Broker) startIngest(ctx context.Context) error {
+	roots, err := b.meta.Roots(ctx)
+	if err != nil {
+		return fmt.Errorf("load manifest roots: %w", err)
+	}
+	mem, cfg := split(b.cfg.Memory), b.meta.Image().Broker()
+	share := func(v, otherwise int64) int64 {
+		if v < 0 {
+			return otherwise
+		}
+		return v
+	}
+	b.ingest, err = ingest.New(ingest.Options{
+		Store: b.hot, Meta: b.meta, Broker: base.BrokerID(b.cfg.NodeID), Roots: roots,
+		TailBytes: share(cfg.TailBytes, mem.tail), UntieredBytes: mem.untiered, HotBytes: share(cfg.HotBytes, mem.hot),
+		MaxSealBytes:   cfg.TieringSegmentBytes,
+		RetentionEvery: time.Duration(cfg.LogRetentionCheckIntervalMs) * time.Millisecond,
+		ProducerExpiry: func() time.Duration {
+			return time.Duration(b.meta.Image().Broker().ProducerIDExpirationMs) * time.Millisecond
+		},
+		Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
+	})
+	if err != nil {
+		return err
+	}
+	b.ingest.Start()
+	return nil
+}
+
+func (b *Broker) startTiering(ctx context.Context) (err error) {
+	mem, cfg := split(b.cfg.Memory), b.meta.Image().Broker()
+	b.tiering, err = tiering.New(tiering.Options{
+		Bucket: b.bucket, Cache: b.cache, Meta: b.meta, Source: source{b.ingest},
+		BrokerID: base.BrokerID(b.cfg.NodeID), BrokerEpoch: b.epoch,
+		MaxUploads: cfg.TieringUploads, UploadBytes: mem.uploads, MaxObjectBytes: cfg.TieringSegmentBytes,
+		Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter, Tracer: b.telemetry.Tracer,
+	})
+	if err != nil {
+		return err
+	}
+	return b.tiering.Start(ctx)
+}
+
+func (b *Broker) stopTiering(context.Context) error {
+	b.tiering.Stop()
+	return nil
+}
+
+func (b *Broker) startCompaction(ctx context.Context) (err error) {
+	b.compact, err = compaction.New(compaction.Options{
+		Bucket: b.bucket, Meta: b.meta, Tiering: b.tiering, Owner: b.ingest,
+		BrokerID: base.BrokerID(b.cfg.NodeID), BrokerEpoch: b.epoch,
+		Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
+	})
+	if err != nil {
+		return err
+	}
+	return b.compact.Start(ctx)
+}
+
+func (b *Broker) stopCompaction(context.Context) error {
+	b.compact.Stop()
+	return nil
+}
+
+func (b *Broker) startFetch(context.Context) error {
+	b.fetch = fetch.New(fetch.Options{
+		Ingest: b.ingest, Meta: b.meta, Cold: b.tiering.Reader(), ColdReads: b.meta.Image().Broker().FetchColdReads,
+		ColdWait: func() time.Duration {
+			return time.Duration(b.meta.Image().Broker().RemoteFetchMaxWaitMs) * time.Millisecond
+		},
+		MaxBytes: func() int32 { return b.meta.Image().Broker().FetchMaxBytes },
+		Clock:    b.seams.Clock, Logger: b.log,
+	})
+	return nil
+}
+
+func (b *Broker) startGroups(context.Context) error {
+	b.groups = group.New(group.Options{
+		Log: internalLog{offsetsTopic, b.ingest, b.fetch},
+		Partitions: func() int32 {
+			t, ok := b.meta.Image().Topic(offsetsTopic)
+			if !ok {
+				return 0
+			}
+			return int32(len(t.Partitions))
+		},
+		Config:          b.groupConfig,
+		TopicExists:     func(topic string) bool { _, ok := b.meta.Image().Topic(topic); return ok },
+		PartitionExists: b.partitionExists,
+		TopicName:       b.topicName,
+		TopicID:         b.topicID,
+		Clock:           b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
+	})
+	b.meta.Subscribe(b.followGroups)
+	return nil
+}
+
+func (b *Broker) groupConfig() group.Config {
+	cfg, out := b.meta.Image().Broker(), group.DefaultConfig()
+	ms := func(v int64) time.Duration { return time.Duration(v) * time.Millisecond }
+	out.MinSessionTimeout = ms(int64(cfg.GroupMinSessionTimeoutMs))
+	out.MaxSessionTimeout = ms(int64(cfg.GroupMaxSessionTimeoutMs))
+	out.InitialRebalanceDelay = ms(int64(cfg.GroupInitialRebalanceDelayMs))
+	out.MaxSize = int(cfg.GroupMaxSize)
+	out.OffsetMetadataMaxChars = int(cfg.OffsetMetadataMaxBytes)
+	out.OffsetsRetention = time.Duration(cfg.OffsetsRetentionMinutes) * time.Minute
+	out.OffsetsRetentionCheck = ms(cfg.OffsetsRetentionCheckIntervalMs)
+	return out
+}
+
+func (b *Broker) partitionExists(topic string, partition int32) bool {
+	_, ok := b.meta.Image().Partition(base.TopicPartition{Topic: topic, Partition: partition})
+	return ok
+}
+
+func (b *Broker) topicName(id base.TopicID) (string, bool) {
+	t, ok := b.meta.Image().TopicByID(id)
+	if !ok {
+		return "", false
+	}
+	return t.Name, true
+}
+
+func (b *Broker) topicID(name string) base.TopicID {
+	t, ok := b.meta.Image().Topic(name)
+	if !ok {
+		return base.TopicID{}
+	}
+	return t.ID
+}
+
+// followGroups gives the coordinator the partitions of its topic that this broker leads, and takes deleted topics' offsets.
+func (b *Broker) followGroups(old, image *metadata.Image) {
+	if t, ok := image.Topic(offsetsTopic); ok {
+		for i := range t.Partitions {
+			p := &t.Partitions[i]
+			if p.Leader == base.BrokerID(b.cfg.NodeID) {
+				b.groups.Lead(p.TP.Partition, p.LeaderEpoch)
+			} else {
+				b.groups.Resign(p.TP.Partition)
+			}
+		}
+	}
+	if old == nil {
+		return
+	}
+	var gone []string
+	for _, t := range old.Topics() {
+		if now, ok := image.Topic(t.Name); !ok || now.ID != t.ID {
+			gone = append(gone, t.Name)
+		}
+	}
+	if len(gone) > 0 {
+		b.groups.OnTopicsDeleted(gone)
+	}
+}
+
+func (b *Broker) startKafka(context.Context) error {
+	cfg, mem := b.meta.Image().Broker(), split(b.cfg.Memory)
+	limits := kafka.Limits{
+		MaxRequestBytes: cfg.SocketRequestMaxBytes, RequestMemoryBytes: mem.requests, FetchMemoryBytes: mem.requests,
+		FetchMaxBytes: cfg.FetchMaxBytes, MaxConnections: int(cfg.MaxConnections), MaxConnectionsPerIP: int(cfg.MaxConnectionsPerIP),
+		IdleTimeout: time.Duration(cfg.ConnectionsMaxIdleMs) * time.Millisecond, FetchSessionSlots: int(cfg.FetchSessionCacheSlots),
+	}
+	if cfg.QueuedMaxRequestBytes > 0 {
+		limits.RequestMemoryBytes = cfg.QueuedMaxRequestBytes
+	}
+	b.kafka = kafka.New(kafka.Options{
+		BrokerID: base.BrokerID(b.cfg.NodeID), Meta: b.meta, Ingest: b.ingest, Fetch: b.fetch, Groups: b.groups,
+		LogDir: b.cfg.DataDir, Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter, Tracer: b.telemetry.Tracer,
+		Limits: limits,
+	})
+	go func() { // ends with the listener, which stopKafka closes
+		if err := b.kafka.Serve(b.listener); err != nil && b.serving.Load() {
+			b.fail(fmt.Errorf("kafka listener: %w", err))
+		}
+	}()
+	b.serving.Store(true)
+	return nil
+}
+
+func (b *Broker) stopKafka(ctx context.Context) error { return b.kafka.Shutdown(ctx) }
+
+// topic is GET /v1/topics/NAME.
+func (b *Broker) topic(name string) (any, error) {
+	if !b.serving.Load() {
+		return nil, fmt.Errorf("the broker is starting or stopping")
+	}
+	t, ok := b.meta.Image().Topic(name)
+	if !ok {
+		return nil, httpapi.ErrNotFound
+	}
+	out := httpapi.Topic{Topic: name}
+	reader := b.tiering.Reader()
+	for i := range t.Partitions {
+		p := &t.Partitions[i]
+		row := httpapi.Partition{
+			Partition: p.TP.Partition, Leader: int32(p.Leader), LeaderEpoch: int32(p.LeaderEpoch),
+			Replicas: ids(p.Replicas), ISR: ids(p.ISR),
+			LogStartOffset: -1, HotStartOffset: -1, TieredEndOffset: -1, LastStableOffset: -1, HighWatermark: -1,
+		}
+		if s, err := b.ingest.Status(p.TP); err == nil {
+			row.LogStartOffset, row.HotStartOffset, row.TieredEndOffset = int64(s.LogStart), int64(s.HotStart), int64(s.TieredEnd)
+			row.LastStableOffset, row.HighWatermark, row.HotBytes = int64(s.LastStable), int64(s.HighWatermark), s.HotBytes
+		}
+		if bounds, ok := reader.Bounds(p.Log); ok {
+			row.TieredBytes, row.TieredObjects = bounds.Bytes, bounds.Objects
+		}
+		out.Partitions = append(out.Partitions, row)
+	}
+	return out, nil
+}
+
+func ids(in []base.BrokerID) []int32 {
+	out := make([]int32, len(in))
+	for i, id := range in {
+		out[i] = int32(id)
+	}
+	return out
+}
