@@ -134,9 +134,9 @@ func (r *roots) takeTurns(ctx context.Context, logs []base.LogID) (release func(
 	return release, nil
 }
 
-// loadRoots reads all roots in one request. What the image said before that request began tells under which epoch each
+// LoadRoots reads all roots in one request. What the image said before that request began tells under which epoch each
 // was read.
-func (t *Tiering) loadRoots(ctx context.Context) error {
+func (t *Tiering) LoadRoots(ctx context.Context) error {
 	img := t.o.Meta.Image()
 	all, err := t.o.Meta.Roots(ctx)
 	if err != nil {

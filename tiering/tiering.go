@@ -77,7 +77,7 @@ func New(o Options) (*Tiering, error) {
 
 // Start reads all roots with one request and starts the archiver. It does not need the bucket (I13).
 func (t *Tiering) Start(ctx context.Context) error {
-	if err := t.loadRoots(ctx); err != nil {
+	if err := t.LoadRoots(ctx); err != nil {
 		return err
 	}
 	t.group = service.NewGroup(context.WithoutCancel(ctx))

@@ -1,0 +1,149 @@
+package tiertest
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/varvelog/varve/metadata/memkv"
+	"github.com/varvelog/varve/objstore"
+)
+
+// ErrInjected is what a failed operation answers.
+var ErrInjected = errors.New("injected fault")
+
+// Mode says what happens at the chosen operation.
+type Mode uint8
+
+// The modes. After a crash every further operation fails without effect.
+const (
+	FailBefore  Mode = iota // the operation fails and has no effect
+	FailAfter               // it takes effect and its reply is lost
+	CrashBefore             // as FailBefore, and the process is gone
+	CrashAfter              // as FailAfter, and the process is gone
+)
+
+// Modes lists all of them.
+var Modes = []Mode{FailBefore, FailAfter, CrashBefore, CrashAfter}
+
+// String names the mode in test names.
+func (m Mode) String() string {
+	return [...]string{"fail", "lost-reply", "crash-before", "crash-after"}[m]
+}
+
+// Faults counts the operations of bucket and metadata KV together and breaks one of them. The zero value breaks none.
+type Faults struct {
+	mu struct {
+		sync.Mutex
+		armed   bool
+		mode    Mode
+		at, n   int
+		crashed bool
+		ops     []string
+	}
+}
+
+// Arm makes the n-th operation from now on (from 1) go wrong.
+func (f *Faults) Arm(at int, mode Mode) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mu.armed, f.mu.at, f.mu.mode, f.mu.n, f.mu.crashed, f.mu.ops = true, at, mode, 0, false, nil
+}
+
+// Disarm ends counting and, after a crash, lets operations through again. It reports whether the chosen operation came.
+func (f *Faults) Disarm() (hit bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mu.armed, f.mu.crashed = false, false
+	return f.mu.n >= f.mu.at
+}
+
+// Crashed reports whether the process is gone.
+func (f *Faults) Crashed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mu.crashed
+}
+
+// Ops lists the operations since Arm.
+func (f *Faults) Ops() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mu.ops
+}
+
+// step decides about one operation.
+func (f *Faults) step(op string) memkv.Outcome {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.mu.armed {
+		return memkv.Proceed
+	}
+	if f.mu.crashed {
+		return memkv.FailBefore
+	}
+	f.mu.n++
+	f.mu.ops = append(f.mu.ops, op)
+	if f.mu.n != f.mu.at {
+		return memkv.Proceed
+	}
+	f.mu.crashed = f.mu.mode == CrashBefore || f.mu.mode == CrashAfter
+	if f.mu.mode == FailBefore || f.mu.mode == CrashBefore {
+		return memkv.FailBefore
+	}
+	return memkv.FailAfter
+}
+
+// Bucket breaks the operations of another one.
+type Bucket struct {
+	objstore.Bucket
+	F *Faults
+}
+
+func do[T any](f *Faults, op string, fn func() (T, error)) (T, error) {
+	var zero T
+	switch f.step(op) {
+	case memkv.FailBefore:
+		return zero, ErrInjected
+	case memkv.FailAfter:
+		_, _ = fn()
+		return zero, ErrInjected
+	}
+	return fn()
+}
+
+// Get implements objstore.Reader.
+func (b *Bucket) Get(ctx context.Context, key string, off, length int64) ([]byte, error) {
+	return do(b.F, "bucket get", func() ([]byte, error) { return b.Bucket.Get(ctx, key, off, length) })
+}
+
+// Head implements objstore.Reader.
+func (b *Bucket) Head(ctx context.Context, key string) (objstore.Info, error) {
+	return do(b.F, "bucket head", func() (objstore.Info, error) { return b.Bucket.Head(ctx, key) })
+}
+
+// Put implements objstore.Writer.
+func (b *Bucket) Put(ctx context.Context, key string, body objstore.Body) (objstore.Info, error) {
+	return do(b.F, "bucket put", func() (objstore.Info, error) { return b.Bucket.Put(ctx, key, body) })
+}
+
+// List implements objstore.Lister.
+func (b *Bucket) List(ctx context.Context, prefix, startAfter string) iter.Seq2[objstore.Info, error] {
+	if b.F.step("bucket list") != memkv.Proceed {
+		return func(yield func(objstore.Info, error) bool) { yield(objstore.Info{}, ErrInjected) }
+	}
+	return b.Bucket.List(ctx, prefix, startAfter)
+}
+
+// Delete implements objstore.Deleter.
+func (b *Bucket) Delete(ctx context.Context, keys ...string) error {
+	_, err := do(b.F, "bucket delete", func() (struct{}, error) { return struct{}{}, b.Bucket.Delete(ctx, keys...) })
+	return err
+}
+
+// AbortUploads implements objstore.Deleter.
+func (b *Bucket) AbortUploads(ctx context.Context, prefix string, before time.Time) (int, error) {
+	return do(b.F, "bucket abort", func() (int, error) { return b.Bucket.AbortUploads(ctx, prefix, before) })
+}
