@@ -11,7 +11,7 @@ import (
 
 const (
 	// admissionGrace is how long a body may take before it can be evicted for others that wait.
-	admissionGrace = time.Second
+	admissionGrace = 250 * time.Millisecond
 	// admissionRate is the rate, in bytes per second, below which a body that is being read is evicted while others wait.
 	admissionRate = 64 << 10
 )
@@ -159,15 +159,14 @@ func (h *hold) arrived() {
 	delete(h.a.mu.reading, h)
 }
 
-// shrink gives back what the request turned out not to need.
-func (h *hold) shrink(bytes int64) {
+// resize sets what the request turned out to need. More than was granted is taken without waiting: who holds something
+// must not wait for more. It is little, and the next ones wait for it.
+func (h *hold) resize(bytes int64) {
 	h.a.mu.Lock()
 	defer h.a.mu.Unlock()
-	if bytes < h.bytes {
-		h.a.mu.used -= h.bytes - bytes
-		h.bytes = bytes
-		h.a.grantLocked()
-	}
+	h.a.mu.used += bytes - h.bytes
+	h.bytes = bytes
+	h.a.grantLocked()
 }
 
 // release gives everything back. It may be called more than once.
@@ -179,6 +178,34 @@ func (h *hold) release() {
 	h.bytes = 0
 	h.a.grantLocked()
 }
+
+// lanes are the admissions of requests by what they reserve, so that requests of a kind wait for their kind only: a heartbeat
+// never waits behind megabytes of Produce, and an ordinary Produce never behind the largest that the protocol allows.
+type lanes struct{ small, medium, large *admission }
+
+const (
+	smallLane  = 64 << 10 // largest reservation of the small lane, bytes
+	mediumLane = 4 << 20  // of the medium lane
+)
+
+// newLanes gives an eighth of the budget to small requests, a half to medium ones and the rest to large ones.
+func newLanes(c clock.Clock, limit int64) lanes {
+	return lanes{newAdmission(c, limit/8), newAdmission(c, limit/2), newAdmission(c, limit-limit/2-limit/8)}
+}
+
+func (l lanes) of(bytes int64) *admission {
+	switch {
+	case bytes <= smallLane:
+		return l.small
+	case bytes <= mediumLane:
+		return l.medium
+	default:
+		return l.large
+	}
+}
+
+func (l lanes) inUse() int64 { return l.small.inUse() + l.medium.inUse() + l.large.inUse() }
+func (l lanes) limit() int64 { return l.small.limit + l.medium.limit + l.large.limit }
 
 // fetchMemory counts fetched bytes until they are written to their client. It never blocks: the fuller it is, the less
 // the next Fetch may read, down to one batch.

@@ -59,11 +59,8 @@ func (c *conn) readFrame() (*frame, error) {
 	if err := c.waitForWindow(int64(f.size)); err != nil {
 		return nil, err
 	}
-	lane, bytes := c.s.requests, f.route.weight(f.size)
-	if bytes <= firstChunk {
-		lane = c.s.small
-	}
-	h, err := lane.acquire(c.ctx, bytes, c.kill)
+	bytes := f.route.weight(f.size)
+	h, err := c.s.requests.of(bytes).acquire(c.ctx, bytes, c.kill)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +207,7 @@ func (c *conn) decode(f *frame) (*request, error) {
 	if err := m.ReadFrom(rest); err != nil {
 		return nil, violation("decode %s v%d: %v", f.route.name, f.version, err)
 	}
-	f.hold.shrink(int64(f.size) + elementWeight*int64(elements))
+	f.hold.resize(f.route.used(f.size, elements))
 	r.Request, r.clientID = m, client
 	return r, nil
 }

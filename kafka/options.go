@@ -138,8 +138,7 @@ type Server struct {
 	// tracing: a Tracer was given.
 	tracing bool
 
-	requests *admission // memory of request bodies
-	small    *admission // the same for small requests: a heartbeat never waits behind megabytes of Produce
+	requests lanes      // memory of request bodies
 	parked   *admission // memory of requests whose handler waits (long polls, joins)
 	fetched  *fetchMemory
 	sessions *sessionCache
@@ -169,8 +168,7 @@ func newServer(o Options, deps backends) *Server {
 	o.EnsureDefaults()
 	s := &Server{tracing: tracing, opts: o, deps: deps, log: o.Logger, goroot: service.NewGroup(context.Background())}
 	s.table = newRoutes()
-	s.requests = newAdmission(o.Clock, o.Limits.RequestMemoryBytes-o.Limits.RequestMemoryBytes/8)
-	s.small = newAdmission(o.Clock, o.Limits.RequestMemoryBytes/8)
+	s.requests = newLanes(o.Clock, o.Limits.RequestMemoryBytes)
 	s.parked = newAdmission(o.Clock, o.Limits.RequestMemoryBytes)
 	s.fetched = &fetchMemory{limit: o.Limits.FetchMemoryBytes}
 	s.sessions = newSessionCache(o.Clock, o.Limits.FetchSessionSlots, o.Limits.FetchSessionMaxParts)

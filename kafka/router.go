@@ -133,14 +133,26 @@ func (r *route) request() kmsg.Request { return kmsg.RequestForKey(int16(r.key))
 // ones have few for their size.
 func (r *route) elements(size int) int {
 	if r.key == kmsg.Produce {
-		return min(size/elementWeight*2+64, maxElements)
+		return min(size/64+64, maxElements)
 	}
 	return min(size, maxElements)
 }
 
-// weight is the memory that is reserved for a request of size bytes before its body is read.
+// weight is the memory that is reserved for a request of size bytes before its body is read. Once the body is walked, the
+// reservation becomes what it really needs (used).
 func (r *route) weight(size int) int64 {
+	if r.key == kmsg.Produce {
+		return int64(size) + int64(size)/4 + elementWeight
+	}
 	return int64(size) + elementWeight*int64(min(r.elements(size), size/2))
+}
+
+// used is the memory of a request of size bytes with elements, decoded and with its answer begun.
+func (r *route) used(size, elements int) int64 {
+	if r.key == kmsg.Produce {
+		return int64(size) + 3*elementWeight*int64(elements)
+	}
+	return int64(size) + elementWeight*int64(elements)
 }
 
 // check walks a request's body; see schema.
