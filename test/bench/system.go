@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/varvelog/varve/cmd/varve/load"
+	"github.com/varvelog/varve/test/proc"
+)
+
+// system is a broker under measurement.
+type system struct {
+	*proc.Process
+	adm *kadm.Client
+}
+
+func startSystem(ctx context.Context, o options, name, dir string) (*system, error) {
+	var p *proc.Process
+	var err error
+	if name == "kafka" {
+		p, err = proc.StartKafka(ctx, proc.KafkaOptions{Libs: o.libs, Dir: dir})
+	} else {
+		set := map[string]string{}
+		for _, kv := range o.set {
+			k, v, _ := strings.Cut(kv, "=")
+			set[k] = v
+		}
+		p, err = proc.StartVarve(ctx, proc.VarveOptions{Binary: o.varve, Dir: dir, Set: set})
+	}
+	if err != nil {
+		return nil, err
+	}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(p.KafkaAddr))
+	if err != nil {
+		return nil, errors.Join(err, p.Kill())
+	}
+	return &system{p, kadm.NewClient(cl)}, nil
+}
+
+// Stop ends the broker.
+func (s *system) Stop(patience time.Duration) error {
+	s.adm.Close()
+	return s.Process.Stop(patience)
+}
+
+// topic creates a topic and waits for its leaders.
+func (s *system) topic(ctx context.Context, name string, partitions int32) error {
+	if _, err := s.adm.CreateTopic(ctx, partitions, 1, nil, name); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+		return fmt.Errorf("create topic %s: %w", name, err)
+	}
+	return poll(ctx, 30*time.Second, func() error {
+		d, err := s.adm.ListTopics(ctx, name)
+		if err != nil {
+			return err
+		}
+		for _, p := range d[name].Partitions {
+			if p.Leader < 0 {
+				return fmt.Errorf("partition %d of %s has no leader", p.Partition, name)
+			}
+		}
+		return d[name].Err
+	})
+}
+
+// usage is what the broker has used since its start.
+func (s *system) usage() (load.Usage, error) { return load.ReadUsage(s.PID()) }
+
+// tiers sums up what Varve says about a topic.
+type tiers struct{ highWatermark, tieredEnd, hotStart, tieredBytes int64 }
+
+func (s *system) tiers(ctx context.Context, topic string) (tiers, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.HTTPAddr+"/v1/topics/"+topic, nil)
+	if err != nil {
+		return tiers{}, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return tiers{}, err
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Partitions []struct{ HighWatermark, TieredEndOffset, HotStartOffset, TieredBytes int64 }
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+		return tiers{}, fmt.Errorf("GET %s: %s: %w", req.URL, resp.Status, err)
+	}
+	var t tiers
+	for _, p := range answer.Partitions {
+		t.highWatermark += p.HighWatermark
+		t.tieredEnd += p.TieredEndOffset
+		t.hotStart += p.HotStartOffset
+		t.tieredBytes += p.TieredBytes
+	}
+	return t, nil
+}
+
+// makeCold has Varve offload and trim all of a topic. Apache Kafka has no such tier: its oldest data is on its own disk.
+func (s *system) makeCold(ctx context.Context, topic string) error {
+	if s.Name == "kafka" {
+		return nil
+	}
+	one, lag := "1", "1000"
+	res, err := s.adm.AlterTopicConfigs(ctx, []kadm.AlterConfig{
+		{Op: kadm.SetConfig, Name: "local.retention.bytes", Value: &one}, {Op: kadm.SetConfig, Name: "varve.tiering.max.lag.ms", Value: &lag},
+	}, topic)
+	for _, r := range res {
+		err = errors.Join(err, r.Err)
+	}
+	if err != nil {
+		return fmt.Errorf("make %s cold: %w", topic, err)
+	}
+	return poll(ctx, 2*time.Minute, func() error {
+		t, err := s.tiers(ctx, topic)
+		if err == nil && (t.tieredEnd < t.highWatermark || t.hotStart < t.highWatermark*99/100) {
+			err = fmt.Errorf("%s is not cold: %d records, tiered %d, trimmed %d", topic, t.highWatermark, t.tieredEnd, t.hotStart)
+		}
+		return err
+	})
+}
+
+// poll asks until the answer is nil.
+func poll(ctx context.Context, patience time.Duration, ask func() error) error {
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ask()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-deadline.C:
+			return fmt.Errorf("after %s: %w", patience, err)
+		case <-tick.C:
+		}
+	}
+}

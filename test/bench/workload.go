@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/varvelog/varve/cmd/varve/load"
+)
+
+// workload is one thing that is done to a broker. scale divides the amount of data.
+type workload struct {
+	name   string
+	always bool // not measured, but the others need it
+	run    func(ctx context.Context, s *system, scale int64) (measurement, error)
+}
+
+const (
+	mib         = 1 << 20
+	connections = 2 // clients of a full-speed producer: one per core of the machine that this was written on
+	wide        = 1000
+)
+
+// workloads in their order: the cold read needs what produce-1k wrote, and so comes after it.
+func workloads() []workload {
+	return []workload{
+		{name: "warm-up", always: true, run: func(ctx context.Context, s *system, scale int64) (measurement, error) {
+			return produce(ctx, s, load.Options{Topic: "warm-up", Partitions: 16, SizeBytes: 1024, Records: 96 * mib / 1024 / scale})
+		}},
+		{name: "idle", run: idle},
+		{name: "produce-1k", run: func(ctx context.Context, s *system, scale int64) (measurement, error) {
+			return produce(ctx, s, load.Options{Topic: "p1k", Partitions: 16, SizeBytes: 1024, Records: 1536 * mib / 1024 / scale, Seed: 1})
+		}},
+		{name: "produce-100b", run: func(ctx context.Context, s *system, scale int64) (measurement, error) {
+			return produce(ctx, s, load.Options{Topic: "p100", Partitions: 16, SizeBytes: 100, Records: 384 * mib / 100 / scale})
+		}},
+		{name: "tail-1k", run: func(ctx context.Context, s *system, scale int64) (measurement, error) {
+			return tail(ctx, s, load.Options{Topic: "t1k", Partitions: 16, SizeBytes: 1024, Records: 768 * mib / 1024 / scale})
+		}},
+		{name: "latency-5k", run: func(ctx context.Context, s *system, scale int64) (measurement, error) {
+			return latency(ctx, s, load.Options{Topic: "lat", Partitions: 16, SizeBytes: 1024, Rate: 5000}, 24*time.Second/time.Duration(scale))
+		}},
+		{name: "wide-1000", run: func(ctx context.Context, s *system, scale int64) (measurement, error) {
+			return produce(ctx, s, load.Options{Topic: "wide", Partitions: wide, SizeBytes: 1024, Records: 384 * mib / 1024 / scale})
+		}},
+		{name: "catch-up-cold", run: func(ctx context.Context, s *system, scale int64) (measurement, error) {
+			return catchUp(ctx, s, "p1k", 16, 1536*mib/1024/scale)
+		}},
+	}
+}
+
+// idle measures what the broker costs while nobody asks.
+func idle(ctx context.Context, s *system, _ int64) (measurement, error) {
+	const watch = 3 * time.Second
+	before, err := s.usage()
+	if err != nil {
+		return measurement{}, err
+	}
+	select {
+	case <-time.After(watch):
+	case <-ctx.Done():
+		return measurement{}, ctx.Err()
+	}
+	after, err := s.usage()
+	return measurement{RSSBytes: after.RSSBytes, CPUPercent: 100 * (after.CPUSeconds - before.CPUSeconds) / watch.Seconds()}, err
+}
+
+func produce(ctx context.Context, s *system, o load.Options) (measurement, error) {
+	if err := s.topic(ctx, o.Topic, o.Partitions); err != nil {
+		return measurement{}, err
+	}
+	o.Seeds, o.Connections = []string{s.KafkaAddr}, connections
+	before, err := s.usage()
+	if err != nil {
+		return measurement{}, err
+	}
+	p, err := load.Produce(ctx, o)
+	if err == nil && p.Failed > 0 {
+		err = fmt.Errorf("%d records failed: %s", p.Failed, p.FirstError)
+	}
+	if err != nil {
+		return measurement{}, err
+	}
+	m := measurement{MBPerSecond: perSecond(p.Bytes, p.Elapsed), RecordsPerSecond: float64(p.Records) / p.Elapsed.Seconds(), Ack: p.Latency, Bytes: p.Bytes}
+	return s.cost(m, before)
+}
+
+// cost adds what the broker used since before.
+func (s *system) cost(m measurement, before load.Usage) (measurement, error) {
+	after, err := s.usage()
+	if err != nil {
+		return m, err
+	}
+	gb := float64(m.Bytes) / 1e9
+	m.CPUPerGB = (after.CPUSeconds - before.CPUSeconds) / gb
+	m.WrittenPerByte = float64(after.WriteBytes-before.WriteBytes) / float64(m.Bytes)
+	m.RSSBytes, m.PeakBytes = after.RSSBytes, after.PeakBytes
+	return m, nil
+}
+
+// tail measures a producer and the consumer that keeps up with it, together.
+func tail(ctx context.Context, s *system, o load.Options) (measurement, error) {
+	if err := s.topic(ctx, o.Topic, o.Partitions); err != nil {
+		return measurement{}, err
+	}
+	o.Seeds = []string{s.KafkaAddr}
+	from := map[int32]int64{}
+	for p := range o.Partitions {
+		from[p] = 0
+	}
+	before, err := s.usage()
+	if err != nil {
+		return measurement{}, err
+	}
+	produced := make(chan error, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		p, err := load.Produce(ctx, o)
+		if err == nil && p.Failed > 0 {
+			err = fmt.Errorf("%d records failed: %s", p.Failed, p.FirstError)
+		}
+		produced <- err
+	}()
+	c, err := load.Consume(ctx, load.ConsumeOptions{Options: o, From: from})
+	if err = errors.Join(err, c.Integrity.Err()); err != nil {
+		cancel()
+		return measurement{}, errors.Join(err, <-produced)
+	}
+	if err := <-produced; err != nil {
+		return measurement{}, err
+	}
+	m := measurement{MBPerSecond: perSecond(c.Bytes, c.Elapsed), RecordsPerSecond: float64(c.Records) / c.Elapsed.Seconds(), EndToEnd: c.Latency, Bytes: c.Bytes}
+	return s.cost(m, before)
+}
+
+func latency(ctx context.Context, s *system, o load.Options, took time.Duration) (measurement, error) {
+	if err := s.topic(ctx, o.Topic, o.Partitions); err != nil {
+		return measurement{}, err
+	}
+	o.Seeds, o.Duration = []string{s.KafkaAddr}, took/4
+	if _, err := load.Latency(ctx, o); err != nil { // a JVM compiles meanwhile
+		return measurement{}, fmt.Errorf("warm-up: %w", err)
+	}
+	before, err := s.usage()
+	if err != nil {
+		return measurement{}, err
+	}
+	o.Duration = took
+	l, err := load.Latency(ctx, o)
+	if err = errors.Join(err, l.Consume.Integrity.Err()); err != nil {
+		return measurement{}, err
+	}
+	m := measurement{Ack: l.Produce.Latency, EndToEnd: l.Consume.Latency, Bytes: l.Produce.Bytes}
+	m.MBPerSecond, m.RecordsPerSecond = perSecond(m.Bytes, l.Produce.Elapsed), float64(l.Produce.Records)/l.Produce.Elapsed.Seconds()
+	return s.cost(m, before)
+}
+
+// catchUp reads a topic from its first offset: from the bucket where the broker has one, from its disk where not.
+func catchUp(ctx context.Context, s *system, topic string, partitions int32, records int64) (measurement, error) {
+	if err := s.makeCold(ctx, topic); err != nil {
+		return measurement{}, err
+	}
+	before, err := s.usage()
+	if err != nil {
+		return measurement{}, err
+	}
+	c, err := load.Consume(ctx, load.ConsumeOptions{Options: load.Options{Seeds: []string{s.KafkaAddr}, Topic: topic, Partitions: partitions}})
+	if err = errors.Join(err, c.Integrity.Err()); err == nil && c.Records != records {
+		err = fmt.Errorf("%d records where %d were written", c.Records, records)
+	}
+	if err != nil {
+		return measurement{}, err
+	}
+	m := measurement{MBPerSecond: perSecond(c.Bytes, c.Elapsed), RecordsPerSecond: float64(c.Records) / c.Elapsed.Seconds(), Bytes: c.Bytes}
+	return s.cost(m, before)
+}
+
+func perSecond(bytes int64, d time.Duration) float64 { return float64(bytes) / 1e6 / d.Seconds() }
