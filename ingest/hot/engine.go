@@ -3,7 +3,6 @@ package hot
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -60,17 +59,14 @@ func separateValues(o *pebble.Options) {
 }
 
 // events is called by Pebble, partly with its locks held: nothing here blocks or calls Pebble.
+//
+// NB: FlushEnd is no sign of a failure. It carries an error ("empty table") also for the flush that we want most, of a memtable
+// whose batches were all trimmed. The disk counts failures itself.
 func (s *Store) events() *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: func(err error) {
 			s.stats.backgroundErrors.Add(1)
 			s.log(slog.LevelError, "pebble background error", slog.Any("error", err))
-		},
-		FlushEnd: func(i pebble.FlushInfo) { s.flushEnded(i.Err) },
-		CompactionEnd: func(i pebble.CompactionInfo) {
-			if !errors.Is(i.Err, pebble.ErrCancelledCompaction) {
-				s.disk.compactions.ended(i.Err)
-			}
 		},
 		DataCorruption: s.corrupted,
 		DiskSlow:       s.diskSlow,
@@ -79,13 +75,6 @@ func (s *Store) events() *pebble.EventListener {
 			s.log(slog.LevelWarn, "pebble stalls writes", slog.String("reason", i.Reason))
 		},
 		WriteStallEnd: func() { s.log(slog.LevelInfo, "pebble writes go on") },
-	}
-}
-
-// flushEnded slows the retries of a failing flush down, which Pebble does not, and gives up after MaxFlushFailures.
-func (s *Store) flushEnded(err error) {
-	if n := s.disk.flushes.ended(err); n >= int64(s.opts.MaxFlushFailures) {
-		_ = s.fail(fmt.Errorf("flush failed %d times in a row: %w", n, err)) // told to OnFatal
 	}
 }
 

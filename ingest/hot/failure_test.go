@@ -120,7 +120,7 @@ func TestFatalfNeverReturns(t *testing.T) {
 }
 
 // TestFailingFlushBacksOff: a disk that refuses table files. Pebble retries without a pause; ours come with a growing pause, each of
-// which the manual clock has to end, and after MaxFlushFailures the store fails. Until then it serves.
+// which the manual clock has to end, and after MaxTableFailures the store fails. Until then it serves.
 func TestFailingFlushBacksOff(t *testing.T) {
 	mem := vfs.NewMem()
 	var refuse atomic.Bool
@@ -135,7 +135,7 @@ func TestFailingFlushBacksOff(t *testing.T) {
 	clk := clock.NewManual(time.Unix(0, 0))
 	opts := testOptions(fs)
 	opts.Clock = clk
-	opts.MaxFlushFailures = 4
+	opts.MaxTableFailures = 4
 	fatal := make(chan error, 1)
 	opts.OnFatal = func(err error) { fatal <- err }
 	s, err := Open(opts)
@@ -157,7 +157,7 @@ func TestFailingFlushBacksOff(t *testing.T) {
 			failed = true
 		default:
 			wantRead(t, s, 1, 0, 10, 1<<20, b)
-			if n := tries.Load(); n > int64(opts.MaxFlushFailures) {
+			if n := tries.Load(); n > int64(opts.MaxTableFailures) {
 				t.Fatalf("%d tries", n)
 			}
 			clk.Advance(10 * time.Millisecond)

@@ -47,9 +47,9 @@ type Options struct {
 	DiskFullRetryInterval time.Duration
 	// DiskSlowAfter is the duration of a disk operation that is logged and counted as slow. Negative: never. Default: 5 s.
 	DiskSlowAfter time.Duration
-	// MaxFlushFailures is the number of memtable flushes in a row that may fail before the store gives up. Between them it
-	// waits 100 ms, doubling up to 5 s (Pebble itself would spin). Default: 20.
-	MaxFlushFailures int
+	// MaxTableFailures is the number of table files in a row whose writing may fail (flushes and compactions) before the store gives
+	// up. After each it waits 100 ms, doubling up to 5 s (Pebble itself would spin). A full disk is not a failure. Default: 20.
+	MaxTableFailures int
 
 	// OnFatal is called once, with the first failure that the store cannot survive (a failed sync, Pebble giving up). It may be
 	// called with Pebble's locks held: it must not call the Store. Where it returns, the store refuses every write.
@@ -74,7 +74,7 @@ func (o *Options) EnsureDefaults() {
 	setDefault(&o.SpacePollInterval, time.Second)
 	setDefault(&o.DiskFullRetryInterval, 250*time.Millisecond)
 	setDefault(&o.DiskSlowAfter, 5*time.Second)
-	setDefault(&o.MaxFlushFailures, 20)
+	setDefault(&o.MaxTableFailures, 20)
 	if o.FreeSpace == nil {
 		fs, dir := o.FS, o.Dir
 		o.FreeSpace = func() (uint64, error) {
@@ -117,8 +117,8 @@ func (o *Options) Validate() error {
 		return fmt.Errorf("hot store: CacheBytes is %d", o.CacheBytes)
 	case o.SpacePollInterval < 0 || o.DiskFullRetryInterval < 0:
 		return errors.New("hot store: an interval is negative")
-	case o.MaxFlushFailures < 0:
-		return fmt.Errorf("hot store: MaxFlushFailures is %d", o.MaxFlushFailures)
+	case o.MaxTableFailures < 0:
+		return fmt.Errorf("hot store: MaxTableFailures is %d", o.MaxTableFailures)
 	}
 	return nil
 }

@@ -30,11 +30,11 @@ type disk struct {
 	health      io.Closer
 	clock       clock.Clock
 	retryAfter  time.Duration
+	maxFailures int64
 	space       *space
 	fail        func(error) error
 	logSynced   func(time.Duration)
-	flushes     backoff
-	compactions backoff
+	failures    atomic.Int64 // table files in a row that could not be written
 }
 
 var _ vfs.FS = (*disk)(nil)
@@ -42,7 +42,7 @@ var _ vfs.FS = (*disk)(nil)
 func newDisk(s *Store) *disk {
 	d := &disk{
 		FS: s.opts.FS, clock: s.opts.Clock, retryAfter: s.opts.DiskFullRetryInterval, space: s.space,
-		fail: s.fail, logSynced: s.metrics.logSynced,
+		maxFailures: int64(s.opts.MaxTableFailures), fail: s.fail, logSynced: s.metrics.logSynced,
 	}
 	if s.opts.DiskSlowAfter > 0 {
 		d.FS, d.health = vfs.WithDiskHealthChecks(s.opts.FS, s.opts.DiskSlowAfter, nil, s.diskSlow)
@@ -102,12 +102,20 @@ func (d *disk) Create(name string, category vfs.DiskWriteCategory) (vfs.File, er
 	return d.open(name, func() (vfs.File, error) { return d.FS.Create(name, category) })
 }
 
-// pause holds the next table file back while flushes or compactions fail: Pebble retries without a pause, thousands of times a
-// second. No lock of Pebble is held here, unlike in its error events.
+// pause holds the next table file back after failures: 100 ms, doubling up to 5 s. Pebble retries a flush without a pause,
+// thousands of times a second. None of its locks is held here, unlike in its error events.
 func (d *disk) pause() {
-	if wait := max(d.flushes.delay(), d.compactions.delay()); wait > 0 {
-		<-d.clock.NewTimer(wait).C
+	if n := d.failures.Load(); n > 0 {
+		<-d.clock.NewTimer(min(100*time.Millisecond<<min(n-1, 10), 5*time.Second)).C
 	}
+}
+
+// tableFailed counts a table file that could not be written. Pebble drops it and will write another; the data is in the log.
+func (d *disk) tableFailed(err error) error {
+	if n := d.failures.Add(1); n >= d.maxFailures {
+		d.die(fmt.Errorf("%d table files in a row failed: %w", n, err))
+	}
+	return err
 }
 
 // isMarker reports one of the files whose names tell Pebble its format and its current manifest. Pebble makes a manifest, makes
@@ -132,8 +140,11 @@ func (d *disk) open(name string, fn func() (vfs.File, error)) (vfs.File, error) 
 	if err == nil {
 		return &diskFile{File: f, disk: d, name: name}, nil
 	}
-	if isLog(name) {
+	switch {
+	case isLog(name):
 		d.die(fmt.Errorf("create log file %s: %w", name, err))
+	case isTable(name):
+		err = d.tableFailed(err)
 	}
 	return nil, err
 }
@@ -220,9 +231,13 @@ func (f *diskFile) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (f *diskFile) checkWrite(err error) error {
-	if err != nil && !isTable(f.name) {
-		f.disk.die(fmt.Errorf("write %s: %w", f.name, err))
+	switch {
+	case err == nil:
+		return nil
+	case isTable(f.name):
+		return f.disk.tableFailed(err)
 	}
+	f.disk.die(fmt.Errorf("write %s: %w", f.name, err))
 	return err
 }
 
@@ -245,29 +260,11 @@ func (f *diskFile) sync(fn func() error) error {
 	if err := fn(); err != nil {
 		f.disk.die(fmt.Errorf("sync %s: %w", f.name, err))
 	}
-	if isLog(f.name) {
+	switch {
+	case isLog(f.name):
 		f.disk.logSynced(f.disk.clock.Now().Sub(start))
+	case isTable(f.name):
+		f.disk.failures.Store(0)
 	}
 	return nil
-}
-
-// backoff counts failures in a row.
-type backoff struct{ failures atomic.Int64 }
-
-// ended counts a failure, or forgets them all, and returns their number.
-func (b *backoff) ended(err error) int64 {
-	if err == nil {
-		b.failures.Store(0)
-		return 0
-	}
-	return b.failures.Add(1)
-}
-
-// delay is the pause before the next try: 100 ms, doubling up to 5 s.
-func (b *backoff) delay() time.Duration {
-	n := b.failures.Load()
-	if n == 0 {
-		return 0
-	}
-	return min(100*time.Millisecond<<min(n-1, 10), 5*time.Second)
 }
