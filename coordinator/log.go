@@ -1,4 +1,3 @@
-// Package coordinator holds what the group and transaction coordinators share: the log they are replicated by.
 package coordinator
 
 import (

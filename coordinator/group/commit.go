@@ -1,0 +1,130 @@
+package group
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/varvelog/varve/coordinator/runtime"
+	"github.com/varvelog/varve/internal/base"
+)
+
+// Versions from which OffsetCommit behaves differently.
+const (
+	commitGroupNotFound = 9  // KIP-848: an unknown group is named as such
+	commitTopicIDs      = 10 // KIP-848: topics by id
+)
+
+// offsetCommit is one OffsetCommit request. Partitions that do not exist are answered as such and the others committed.
+// answer holds the response with those and with the topic's name, in request order; accepted says which are left.
+func (m *machine) offsetCommit(fx *runtime.Effects, r *kmsg.OffsetCommitRequest, names []string, resp *kmsg.OffsetCommitResponse,
+	p *runtime.Promise,
+) {
+	code := m.validateCommit(fx, r)
+	now := fx.Now.UnixMilli()
+	expire := int64(noTimestamp)
+	if r.RetentionTimeMillis != -1 && r.Version >= 2 && r.Version <= 4 {
+		expire = now + r.RetentionTimeMillis
+	}
+	limit, n := m.opts.Config().OffsetMetadataMaxChars, 0
+	for i := range r.Topics {
+		for j := range r.Topics[i].Partitions {
+			rp, out := &r.Topics[i].Partitions[j], &resp.Topics[i].Partitions[j]
+			switch {
+			case out.ErrorCode != 0: // does not exist
+			case code != 0:
+				out.ErrorCode = code
+			case rp.Metadata != nil && len(*rp.Metadata) > limit && utf16Len(*rp.Metadata) > limit:
+				out.ErrorCode = codeMetadataTooLarge
+			default:
+				c := committed{
+					offset: base.Offset(rp.Offset), leaderEpoch: base.NoLeaderEpoch, commitMs: now, expireMs: expire,
+					topicID: m.opts.TopicID(names[i]),
+				}
+				if rp.LeaderEpoch >= 0 {
+					c.leaderEpoch = base.LeaderEpoch(rp.LeaderEpoch)
+				}
+				if rp.Metadata != nil {
+					c.metadata = *rp.Metadata
+				}
+				m.putOffset(fx, r.Group, names[i], rp.Partition, c)
+				n++
+			}
+		}
+	}
+	m.count(fx, m.inst.commits, n)
+	fx.Reply(p, resp)
+}
+
+// validateCommit checks who commits. A commit without a member is for groups that assign by themselves; it makes the group
+// where there is none. One by a member renews its session.
+func (m *machine) validateCommit(fx *runtime.Effects, r *kmsg.OffsetCommitRequest) int16 {
+	g := m.groups[r.Group]
+	if g == nil {
+		switch {
+		case r.Generation < 0:
+			m.create(fx, r.Group)
+			return 0
+		case r.Version >= commitGroupNotFound:
+			return codeGroupNotFound
+		}
+		return codeIllegalGeneration
+	}
+	if r.Generation < 0 && g.state == stateEmpty {
+		return 0
+	}
+	if r.Generation < 0 && r.MemberID == "" && r.InstanceID == nil {
+		return codeUnknownMember // somebody's group
+	}
+	if code := g.validate(r.MemberID, r.InstanceID); code != 0 {
+		return code
+	}
+	if r.Generation != g.generation {
+		return codeIllegalGeneration
+	}
+	if g.state == stateCompleting {
+		return codeRebalance
+	}
+	m.renew(fx, g, g.members[r.MemberID], g.members[r.MemberID].session)
+	return 0
+}
+
+// commitResponse prepares the answer of an OffsetCommit and the topics' names: partitions that cannot be committed whatever
+// the group says have their error. any reports whether there are others.
+func (c *Coordinator) commitResponse(r *kmsg.OffsetCommitRequest) (resp *kmsg.OffsetCommitResponse, names []string, any bool) {
+	resp = kmsg.NewPtrOffsetCommitResponse()
+	resp.Version = r.Version
+	for i := range r.Topics {
+		t := &r.Topics[i]
+		name, known := t.Topic, true
+		if r.Version >= commitTopicIDs && name == "" {
+			name, known = c.opts.TopicName(t.TopicID)
+		}
+		rt := kmsg.NewOffsetCommitResponseTopic()
+		rt.Topic, rt.TopicID = t.Topic, t.TopicID
+		for j := range t.Partitions {
+			rp := kmsg.NewOffsetCommitResponseTopicPartition()
+			rp.Partition = t.Partitions[j].Partition
+			switch {
+			case !known:
+				rp.ErrorCode = codeUnknownTopicID
+			case !c.opts.PartitionExists(name, rp.Partition):
+				rp.ErrorCode = codeUnknownTopicOrPart
+			default:
+				any = true
+			}
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		resp.Topics, names = append(resp.Topics, rt), append(names, name)
+	}
+	return resp, names, any
+}
+
+// refuseCommit sets an error on all partitions that have none.
+func refuseCommit(resp *kmsg.OffsetCommitResponse, code int16) *kmsg.OffsetCommitResponse {
+	for i := range resp.Topics {
+		for j := range resp.Topics[i].Partitions {
+			if p := &resp.Topics[i].Partitions[j]; p.ErrorCode == 0 {
+				p.ErrorCode = code
+			}
+		}
+	}
+	return resp
+}
