@@ -140,76 +140,90 @@ func (s *scanner) nextLarge(size int, f *fields) error {
 	f.valueLen = max(l.varint32(), -1)
 	l.skip(max(f.valueLen, 0))
 	f.headerCount = l.varint32()
-	if l.err == nil && (f.headerCount < 0 || int(f.headerCount) > l.left) {
+	if l.state == largeWhole && (f.headerCount < 0 || int(f.headerCount) > l.left) {
 		return errHeaderCount
 	}
-	for range f.headerCount {
+	for i := int32(0); i < f.headerCount && l.state == largeWhole; i++ {
 		key := l.varint32()
-		if l.err == nil && key < 0 {
+		if key < 0 {
 			return errHeaderKey
 		}
 		l.skip(key)
 		l.skip(max(l.varint32(), 0))
-		if l.err != nil {
-			return l.err
-		}
 	}
-	if l.err == nil && l.left != 0 {
+	switch {
+	case l.state == largeCut:
+		return s.ended(errTruncated)
+	case l.state == largeWrong || l.left != 0:
 		return errSize
 	}
-	return l.err
+	return nil
 }
 
-// largeRecord reads the fields of one record through a scanner's window, never past its end. The first error sticks.
+// largeRecord reads the fields of one record through a scanner's window, never past its end. The first failure sticks and
+// later reads give 0. NB: it holds no error, or escape analysis would move every scanner to the heap.
 type largeRecord struct {
-	s    *scanner
-	left int
-	err  error
+	s     *scanner
+	left  int
+	state largeState
 }
+
+type largeState uint8
+
+const (
+	largeWhole largeState = iota // so far
+	largeWrong                   // its fields do not fit its size
+	largeCut                     // the source ended first
+)
 
 func (l *largeRecord) skip(n int32) {
 	switch {
-	case l.err != nil:
+	case l.state != largeWhole:
 	case int(n) > l.left:
-		l.err = errSize
+		l.state = largeWrong
 	case !l.s.skip(int(n)):
-		l.err = l.s.ended(errTruncated)
+		l.state = largeCut
 	default:
 		l.left -= int(n)
 	}
 }
 
 func (l *largeRecord) varint32() int32 {
-	if l.err != nil {
+	if l.state != largeWhole {
 		return 0
 	}
 	l.s.fill(min(binary.MaxVarintLen32, l.left))
 	v, n := varint32(l.s.buf, l.s.r)
-	l.took(n)
+	if !l.took(n) {
+		return 0
+	}
 	return v
 }
 
 func (l *largeRecord) varint64() int64 {
-	if l.err != nil {
+	if l.state != largeWhole {
 		return 0
 	}
 	l.s.fill(min(binary.MaxVarintLen64, l.left))
 	v, n := varint64(l.s.buf, l.s.r)
-	l.took(n)
+	if !l.took(n) {
+		return 0
+	}
 	return v
 }
 
-// took moves to position n of the window, or fails where no number stands there.
-func (l *largeRecord) took(n int) {
-	if n < 0 {
-		l.err = l.s.ended(errSize)
-		return
+// took moves to position n of the window, which is -1 where no number stands there.
+func (l *largeRecord) took(n int) bool {
+	switch used := n - l.s.r; {
+	case n < 0 && l.s.srcErr != nil:
+		l.state = largeCut
+	case n < 0 || used > l.left:
+		l.state = largeWrong
+	default:
+		l.left -= used
+		l.s.r = n
 	}
-	if l.left -= n - l.s.r; l.left < 0 {
-		l.err = errSize
-		return
-	}
-	l.s.r = n
+	return l.state == largeWhole
 }
 
 // parse takes one record apart; rec is exactly its body. As in Kafka's DefaultRecord.readFrom, any negative length of a
