@@ -2,11 +2,16 @@ package hot
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/varvelog/varve/internal/base"
 )
@@ -171,4 +176,54 @@ func BenchmarkRead(b *testing.B) {
 		}
 		b.Run(fmt.Sprintf("files/batch=%dKB", batchBytes>>10), read)
 	}
+}
+
+// BenchmarkRecovery opens what kill -9 leaves at the worst moment: a log with a full memtable of 64 KiB batches.
+func BenchmarkRecovery(b *testing.B) {
+	opts := benchOptions(b)
+	opts.EnsureDefaults()
+	s := openTest(b, opts)
+	fill := opts.MemTableBytes - 4<<20
+	for n := int64(0); s.Metrics().InputBytes < 2*opts.MemTableBytes+fill; n++ { // past the small memtables of a start
+		w := s.NewWriteSize(1 << 20)
+		for i := range base.Offset(16) {
+			w.Append(base.LogID(i+1), testBatch(base.Offset(n), 1, 64<<10-61, 1))
+		}
+		commit(b, s, w)
+	}
+	for busy := true; busy; { // the copies below are taken of a store at rest
+		m := s.db.Metrics()
+		busy = m.Flush.NumInProgress+m.Compact.NumInProgress > 0 || m.MemTable.Count > 1
+		runtime.Gosched()
+	}
+	var walBytes int64
+	for b.Loop() {
+		b.StopTimer()
+		crashed := opts
+		crashed.Dir = b.TempDir()
+		if _, err := vfs.Clone(vfs.Default, vfs.Default, opts.Dir, crashed.Dir); err != nil {
+			b.Fatal(err)
+		}
+		files, err := filepath.Glob(filepath.Join(crashed.Dir, "*.log"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		walBytes = 0
+		for _, f := range files {
+			if info, err := os.Stat(f); err == nil {
+				walBytes += info.Size()
+			}
+		}
+		b.StartTimer()
+		again, err := Open(crashed)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := again.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(walBytes)/1e6, "MB-of-log")
 }

@@ -16,6 +16,6 @@
 //	space.go    Full: the free-space reserve at which produce is refused
 //
 // What is deleted stays in the write-ahead log and the files for a while: bytes written per byte in are about
-// 1 + min(1, W/M), where W is what is not trimmed yet and M is Options.MemTableBytes. Recovery after kill -9 is the replay
-// of the write-ahead log, which holds at most about two memtables.
+// 1 + min(1, W/M), where W is what is not trimmed yet and M is Options.MemTableBytes. Recovery after kill -9 is the replay of
+// the write-ahead log: one to two memtables, at most four where flushes do not keep up.
 package hot

@@ -29,7 +29,7 @@ type Options struct {
 	// Meter makes the varve_hot_* instruments. Default: none are kept.
 	Meter metric.Meter
 
-	// MemTableBytes is the size of a Pebble memtable, and the bound of what is replayed after kill -9 (about two of them). Make
+	// MemTableBytes is the size of a Pebble memtable; what is replayed after kill -9 is one to two of them, at most four. Make
 	// it four times what waits for offload, and the values never reach a table. Resident memory is about 2 to 2.3 times it.
 	// Default: 128 MiB.
 	MemTableBytes int64

@@ -8,10 +8,13 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/twmb/franz-go/pkg/kerr"
+	sdk "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/record"
@@ -297,5 +300,114 @@ func TestSecondOpenIsRefused(t *testing.T) {
 	if second, err := Open(opts); err == nil {
 		_ = second.Close()
 		t.Fatal("a second Open of the same directory succeeded")
+	}
+}
+
+// TestLargeWrite commits more than half a memtable at once, which Pebble handles apart (it becomes a memtable of its own).
+func TestLargeWrite(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	s := openTest(t, testOptions(mem))
+	var want []record.Batch
+	w := s.NewWrite()
+	for i := range 20 {
+		b := testBatch(base.Offset(i), 1, 100_000, 1)
+		want = append(want, b)
+		w.Append(1, b)
+	}
+	commit(t, s, w)
+	wantRead(t, s, 1, 0, 20, 1<<30, want)
+	want = append(want, appendBatches(t, s, 1, 20, 5)...)
+	wantRead(t, s, 1, 0, 100, 1<<30, want)
+	again := openTest(t, testOptions(mem.CrashClone(vfs.CrashCloneCfg{})))
+	wantRead(t, again, 1, 0, 100, 1<<30, want)
+}
+
+// TestWaitTwice: a Commit answers everyone who asks, also after Close.
+func TestWaitTwice(t *testing.T) {
+	s := openTest(t, testOptions(vfs.NewMem()))
+	w := s.NewWrite()
+	w.Append(1, testBatch(0, 1, 10, 1))
+	c, err := s.Apply(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			if err := c.Wait(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	w = s.NewWrite()
+	w.Append(1, testBatch(1, 1, 10, 1))
+	late, err := s.Apply(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(late.Wait(), c.Wait()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	reader := sdk.NewManualReader()
+	opts := testOptions(vfs.NewMem())
+	opts.Meter = sdk.NewMeterProvider(sdk.WithReader(reader)).Meter("test")
+	s := openTest(t, opts)
+	appendBatches(t, s, 1, 0, 10, 10, 10)
+	if err := s.db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Read(1, 0, 30, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	var got metricdata.ResourceMetrics
+	if err := reader.Collect(t.Context(), &got); err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]int64{}
+	for _, m := range got.ScopeMetrics[0].Metrics {
+		switch d := m.Data.(type) {
+		case metricdata.Sum[int64]:
+			for _, p := range d.DataPoints {
+				part, _ := p.Attributes.Value("part")
+				values[m.Name+part.AsString()] = p.Value
+			}
+		case metricdata.Gauge[int64]:
+			values[m.Name] = d.DataPoints[0].Value
+		case metricdata.Histogram[float64]:
+			values[m.Name] = int64(d.DataPoints[0].Count)
+		}
+	}
+	const input = 3 * (1000 + record.HeaderSize)
+	for name, want := range map[string]int64{"varve_hot_input": input, "varve_hot_read": input, "varve_hot_commits": 3, "varve_hot_full": 0,
+		"varve_hot_memtable_limit": opts.MemTableBytes} {
+		if v, ok := values[name]; !ok || v != want {
+			t.Errorf("%s is %d, want %d", name, v, want)
+		}
+	}
+	for _, name := range []string{"varve_hot_writtenwal", "varve_hot_writtenflush"} {
+		if v := values[name]; v < input || v > 2*input {
+			t.Errorf("%s is %d for %d bytes", name, v, input)
+		}
+	}
+	for _, name := range []string{"varve_hot_sync_duration", "varve_hot_disk_usage", "varve_hot_memtable"} {
+		if values[name] <= 0 {
+			t.Errorf("%s is %d", name, values[name])
+		}
+	}
+	if v, ok := values["varve_hot_writtencompaction"]; !ok || v != 0 {
+		t.Errorf("compaction wrote %d", v)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := reader.Collect(t.Context(), &got); err != nil {
+		t.Errorf("collect after Close: %v", err)
 	}
 }

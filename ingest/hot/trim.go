@@ -64,7 +64,7 @@ func (s *Store) Drop(logs []base.LogID) error {
 }
 
 // Reclaim flushes and compacts, which gives back the space of what was trimmed. Normal operation does not need it: call it when the
-// broker is idle, or the disk above its soft limit. It rewrites keys, not batches (0.3 s for 400 MB).
+// broker is idle, or the disk above its soft limit. It rewrites keys, not batches (0.3 s for 400 MB), and waits while the disk is full.
 func (s *Store) Reclaim() error {
 	if err := s.Failed(); err != nil {
 		return err
