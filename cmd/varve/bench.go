@@ -65,24 +65,17 @@ func (a *app) prepare(ctx context.Context, o *benchOptions) error {
 	return err
 }
 
-// awaitLeaders answers the number of partitions once each has a leader: a new topic's may take a moment.
+// awaitLeaders answers the number of partitions once the leader of each answers: a new topic's may take a moment.
 func awaitLeaders(ctx context.Context, adm *kadm.Client, topic string) (int32, error) {
 	const patience, pause = 15 * time.Second, 50 * time.Millisecond
 	deadline := time.Now().Add(patience)
 	for {
-		topics, err := adm.ListTopicsWithInternal(ctx, topic)
+		listed, err := adm.ListEndOffsets(ctx, topic) // asks the leaders themselves
 		if err == nil {
-			err = topics[topic].Err
+			err = listed.Error()
 		}
-		if err == nil {
-			for _, p := range topics[topic].Partitions {
-				if p.Leader < 0 {
-					err = fmt.Errorf("partition %d: %w", p.Partition, kerr.LeaderNotAvailable)
-				}
-			}
-		}
-		if err == nil {
-			return int32(len(topics[topic].Partitions)), nil
+		if n := len(listed[topic]); err == nil && n > 0 {
+			return int32(n), nil
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
 			return 0, fmt.Errorf("topic %s is not ready after %s: %w", topic, patience, err)

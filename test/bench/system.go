@@ -52,22 +52,20 @@ func (s *system) Stop(patience time.Duration) error {
 	return s.Process.Stop(patience)
 }
 
-// topic creates a topic and waits for its leaders.
+// topic creates a topic and waits until all of its leaders answer.
 func (s *system) topic(ctx context.Context, name string, partitions int32) error {
 	if _, err := s.adm.CreateTopic(ctx, partitions, 1, nil, name); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 		return fmt.Errorf("create topic %s: %w", name, err)
 	}
-	return poll(ctx, 30*time.Second, func() error {
-		d, err := s.adm.ListTopics(ctx, name)
-		if err != nil {
-			return err
+	return poll(ctx, 60*time.Second, func() error { // a leader that answers, not only one that is named
+		listed, err := s.adm.ListEndOffsets(ctx, name)
+		if err == nil {
+			err = listed.Error()
 		}
-		for _, p := range d[name].Partitions {
-			if p.Leader < 0 {
-				return fmt.Errorf("partition %d of %s has no leader", p.Partition, name)
-			}
+		if got := len(listed[name]); err == nil && got != int(partitions) {
+			err = fmt.Errorf("%d of %d partitions answer", got, partitions)
 		}
-		return d[name].Err
+		return err
 	})
 }
 

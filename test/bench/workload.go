@@ -20,6 +20,7 @@ const (
 	mib         = 1 << 20
 	connections = 2 // clients of a full-speed producer: one per core of the machine that this was written on
 	wide        = 1000
+	stick       = 64 // records of 1 KB that the generator sends to one partition before the next
 )
 
 // workloads in their order: the cold read needs what produce-1k wrote, and so comes after it.
@@ -42,7 +43,13 @@ func workloads() []workload {
 			return latency(ctx, s, load.Options{Topic: "lat", Partitions: 16, SizeBytes: 1024, Rate: 5000}, 24*time.Second/time.Duration(scale))
 		}},
 		{name: "wide-1000", run: func(ctx context.Context, s *system, scale int64) (measurement, error) {
-			return produce(ctx, s, load.Options{Topic: "wide", Partitions: wide, SizeBytes: 1024, Records: 384 * mib / 1024 / scale})
+			o := load.Options{Topic: "wide", Partitions: wide, SizeBytes: 1024, Records: 384 * mib / 1024 / scale}
+			first := o
+			first.Records = wide * stick // the first batch of a partition creates its files
+			if _, err := produce(ctx, s, first); err != nil {
+				return measurement{}, err
+			}
+			return produce(ctx, s, o)
 		}},
 		{name: "catch-up-cold", run: func(ctx context.Context, s *system, scale int64) (measurement, error) {
 			return catchUp(ctx, s, "p1k", 16, 1536*mib/1024/scale)

@@ -5,7 +5,6 @@
 //	go run ./test/torture --bin bin/varve --kills 200 --seed 1
 //
 //	main.go     flags, the run, the report
-//	node.go     the broker's process: start, ready, kill
 //	load.go     producers that remember what was acknowledged
 //	check.go    the consumer that runs along, and the final look at every record
 //

@@ -16,6 +16,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/varvelog/varve/internal/testutil/brokerproc"
 )
 
 // report is what a run prints at its end.
@@ -34,7 +36,7 @@ type report struct {
 
 // run is one torture run.
 type run struct {
-	n          *node
+	n          *brokerproc.Node
 	rng        *rand.Rand
 	partitions int
 	report     report
@@ -62,11 +64,12 @@ func main() {
 	if *bucket == "" {
 		*bucket = "dir://" + filepath.Join(*dir, "bucket")
 	}
-	n, err := newNode(*bin, *dir, *bucket, []string{
+	n, err := brokerproc.New(*bin, *dir)
+	exitOn(err)
+	n.Bucket, n.Memory, n.Sets = *bucket, "1GiB", []string{
 		"log.segment.bytes=1048576", "varve.scrub.interval.ms=3000", "varve.gc.grace.ms=1000", "varve.hot.bytes=4194304",
 		"log.retention.check.interval.ms=1000", "varve.tail.bytes=2097152",
-	})
-	exitOn(err)
+	}
 	r := &run{n: n, rng: rand.New(rand.NewPCG(*seed, 0)), partitions: *partitions, report: report{Seed: *seed}}
 	begin := time.Now()
 	err = r.play(*kills, time.Duration(*seconds)*time.Second, *producers, *rate)
@@ -95,11 +98,11 @@ func exitOn(err error) {
 // play runs load and kills, then the checks.
 func (r *run) play(kills int, limit time.Duration, producers, rate int) error {
 	ctx := context.Background()
-	if err := r.n.start(); err != nil {
+	if err := r.n.Start(); err != nil {
 		return err
 	}
-	defer func() { _ = r.n.cmd.Process.Kill() }()
-	if err := r.n.ready(ctx); err != nil {
+	defer func() { _ = r.n.Close() }()
+	if err := r.n.Ready(ctx); err != nil {
 		return err
 	}
 	if err := r.createTopic(ctx); err != nil {
@@ -111,9 +114,9 @@ func (r *run) play(kills int, limit time.Duration, producers, rate int) error {
 	var wg, followers sync.WaitGroup
 	errs := make(chan error, producers+1)
 	for id := range producers {
-		wg.Go(func() { errs <- produce(load, r.n.kafka, uint32(id+1), r.partitions, rate, r.report.Seed, l) })
+		wg.Go(func() { errs <- produce(load, r.n.Kafka, uint32(id+1), r.partitions, rate, r.report.Seed, l) })
 	}
-	followers.Go(func() { errs <- along.follow(follow, r.n.kafka) })
+	followers.Go(func() { errs <- along.follow(follow, r.n.Kafka) })
 	killErr := r.kill(ctx, kills, limit)
 	stopLoad()
 	wg.Wait()
@@ -129,7 +132,7 @@ func (r *run) play(kills int, limit time.Duration, producers, rate int) error {
 }
 
 func (r *run) createTopic(ctx context.Context) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(r.n.kafka))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(r.n.Kafka))
 	if err != nil {
 		return err
 	}
@@ -144,22 +147,22 @@ func (r *run) kill(ctx context.Context, kills int, limit time.Duration) error {
 	begin := time.Now()
 	for r.report.Kills < kills && (limit == 0 || time.Since(begin) < limit) {
 		time.Sleep(time.Duration(30+r.rng.IntN(1500)) * time.Millisecond)
-		_ = r.n.end(syscall.SIGKILL) // its exit status is the signal
+		_ = r.n.End(syscall.SIGKILL) // its exit status is the signal
 		r.report.Kills++
 		for r.rng.IntN(5) == 0 && r.report.Kills < kills {
-			if err := r.n.start(); err != nil {
+			if err := r.n.Start(); err != nil {
 				return err
 			}
 			time.Sleep(time.Duration(r.rng.IntN(700)) * time.Millisecond)
-			_ = r.n.end(syscall.SIGKILL)
+			_ = r.n.End(syscall.SIGKILL)
 			r.report.Kills++
 			r.report.WhileStarted++
 		}
 		exec := time.Now()
-		if err := r.n.start(); err != nil {
+		if err := r.n.Start(); err != nil {
 			return err
 		}
-		if err := r.n.ready(ctx); err != nil {
+		if err := r.n.Ready(ctx); err != nil {
 			return err
 		}
 		r.report.ReadyMs = append(r.report.ReadyMs, time.Since(exec).Milliseconds())
@@ -176,7 +179,7 @@ func (r *run) check(ctx context.Context, l *ledger, along *reader) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	final := newReader(r.partitions)
-	err := final.all(ctx, r.n.kafka)
+	err := final.all(ctx, r.n.Kafka)
 	final.compare(l, along)
 	r.report.Anomalies = append(r.report.Anomalies, final.anomalies...)
 	if err != nil {
@@ -184,7 +187,7 @@ func (r *run) check(ctx context.Context, l *ledger, along *reader) error {
 	}
 	for { // one scrub takes the orphans of the last crash
 		var fsckErr error
-		if r.report.Fsck, fsckErr = r.n.fsck(); fsckErr == nil {
+		if r.report.Fsck, fsckErr = r.n.Fsck(); fsckErr == nil {
 			break
 		}
 		select {
@@ -193,5 +196,5 @@ func (r *run) check(ctx context.Context, l *ledger, along *reader) error {
 		case <-time.After(time.Second):
 		}
 	}
-	return r.n.end(syscall.SIGTERM)
+	return r.n.End(syscall.SIGTERM)
 }

@@ -171,7 +171,7 @@ func newConsumer(o ConsumeOptions, index int) (*consumer, error) {
 		w.quota++
 	}
 	cl, err := kgo.NewClient(
-		kgo.SeedBrokers(o.Seeds...), kgo.ClientID("varve-bench"), kgo.FetchMaxBytes(50<<20), kgo.FetchMaxPartitionBytes(o.MaxBytes),
+		kgo.SeedBrokers(o.Seeds...), kgo.ClientID("varve-bench"), kgo.MetadataMinAge(metadataMinAge), kgo.FetchMaxBytes(50<<20), kgo.FetchMaxPartitionBytes(o.MaxBytes),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{o.Topic: at}),
 	)
 	if err != nil {

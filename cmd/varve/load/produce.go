@@ -69,12 +69,15 @@ type Produced struct {
 	PerPart    map[int32]int64 `json:"-"` // records acknowledged, by partition
 }
 
-// acksOpts turn Acks into client settings. Without idempotence order is only kept with one request in flight.
+// metadataMinAge is how soon a client looks for a leader again: with franz-go's 5 s a moved leader would stall a measurement.
+const metadataMinAge = 100 * time.Millisecond
+
+// clientOpts are the producer's settings. Without idempotence order is only kept with one request in flight.
 func (o *Options) clientOpts() ([]kgo.Opt, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(o.Seeds...), kgo.ClientID("varve-bench"), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerLinger(max(o.Linger, 0)), kgo.ProducerBatchMaxBytes(o.BatchBytes),
-		kgo.MaxBufferedRecords(250_000), kgo.MaxBufferedBytes(64 << 20),
+		kgo.MetadataMinAge(metadataMinAge), kgo.MaxBufferedRecords(250_000), kgo.MaxBufferedBytes(64 << 20),
 	}
 	switch o.Acks {
 	case "all":
