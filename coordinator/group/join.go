@@ -3,6 +3,7 @@ package group
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -107,7 +108,7 @@ func (m *machine) joinAgain(fx *runtime.Effects, g *classicGroup, cl Client, r *
 func (m *machine) addMember(fx *runtime.Effects, g *classicGroup, id string, cl Client, r *kmsg.JoinGroupRequest, p *runtime.Promise) {
 	mem := &member{
 		id: id, instanceID: r.InstanceID, client: cl, isNew: true,
-		rebalance: rebalanceTimeout(r), session: millis(r.SessionTimeoutMillis), protocols: r.Protocols,
+		rebalance: rebalanceTimeout(r), session: millis(r.SessionTimeoutMillis), protocols: ownProtocols(r),
 	}
 	if g.state == statePreparing && g.previous == stateEmpty {
 		g.newMember = true
@@ -123,7 +124,7 @@ func (m *machine) addMember(fx *runtime.Effects, g *classicGroup, id string, cl 
 
 // updateMember gives the member its new protocols and lets w wait in place of who waited before.
 func (m *machine) updateMember(fx *runtime.Effects, g *classicGroup, mem *member, r *kmsg.JoinGroupRequest, w waiting) {
-	old := g.update(mem, r.Protocols, rebalanceTimeout(r), millis(r.SessionTimeoutMillis), w)
+	old := g.update(mem, ownProtocols(r), rebalanceTimeout(r), millis(r.SessionTimeoutMillis), w)
 	if old.is() {
 		fx.ReplyNow(old.promise, joinFailure(old.version, mem.id, codeRebalance))
 	}
@@ -217,6 +218,15 @@ func rebalanceTimeout(r *kmsg.JoinGroupRequest) time.Duration {
 		return millis(r.SessionTimeoutMillis)
 	}
 	return millis(r.RebalanceTimeoutMillis)
+}
+
+// ownProtocols copies the protocols out of the request's memory, as they outlive it.
+func ownProtocols(r *kmsg.JoinGroupRequest) []kmsg.JoinGroupRequestProtocol {
+	out := slices.Clone(r.Protocols)
+	for i := range out {
+		out[i].Metadata = slices.Clone(out[i].Metadata)
+	}
+	return out
 }
 
 func millis(n int32) time.Duration { return time.Duration(n) * time.Millisecond }

@@ -62,8 +62,11 @@ func (m *machine) delayInitial(fx *runtime.Effects, g *classicGroup, delay, rema
 	})
 }
 
+// minRound keeps a group of absent static members with a rebalance timeout of 0 from going round all the time.
+const minRound = time.Second
+
 func (m *machine) scheduleJoin(fx *runtime.Effects, g *classicGroup) {
-	fx.SetTimer(joinKey(g.id), g.rebalanceTimeout(), func(fx *runtime.Effects) {
+	fx.SetTimer(joinKey(g.id), max(g.rebalanceTimeout(), minRound), func(fx *runtime.Effects) {
 		if m.live(g) && g.state == statePreparing {
 			m.completeJoin(fx, g)
 		}

@@ -2,6 +2,7 @@ package group
 
 import (
 	"log/slog"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/varvelog/varve/coordinator/runtime"
@@ -62,7 +63,7 @@ func (m *machine) synced(fx *runtime.Effects, g *classicGroup, id string) {
 func (m *machine) storeAssignment(fx *runtime.Effects, g *classicGroup, r *kmsg.SyncGroupRequest) {
 	assignment := make(map[string][]byte, len(r.GroupAssignment))
 	for _, a := range r.GroupAssignment {
-		assignment[a.MemberID] = a.MemberAssignment
+		assignment[a.MemberID] = slices.Clone(a.MemberAssignment) // it outlives the request's memory
 	}
 	g.storing = true
 	generation := g.generation

@@ -12,12 +12,13 @@ import (
 // load waits for the shard's predecessor to let go of the log and replays the partition. A replay that fails is tried
 // again after a pause: the partition stays COORDINATOR_LOAD_IN_PROGRESS, which clients retry, and nothing is skipped. It
 // reports false when the shard was stopped meanwhile.
-func (s *shard[M]) load(ctx context.Context) bool {
+func (s *shard[M]) load() bool {
+	ctx := s.ctx
 	start := s.rt.opts.Clock.Now()
 	if s.before != nil {
 		select {
 		case <-s.before.drained:
-			s.before = nil
+			s.before = nil // and may be forgotten
 		case <-ctx.Done():
 			return false
 		}

@@ -110,7 +110,7 @@ func (r *Runtime[M]) Call(ctx context.Context, partition int32, step func(m M, f
 	p := NewPromise()
 	select {
 	case s.mailbox <- func(m M, fx *Effects) { step(m, fx, p) }:
-	case <-s.ended:
+	case <-s.ctx.Done():
 		return nil, fmt.Errorf("coordinator partition %d: %w", partition, kerr.NotCoordinator)
 	case <-ctx.Done():
 		return nil, fmt.Errorf("coordinator partition %d: %w", partition, ctx.Err())
@@ -118,7 +118,7 @@ func (r *Runtime[M]) Call(ctx context.Context, partition int32, step func(m M, f
 	select {
 	case o := <-p.c:
 		return o.value, o.err
-	case <-s.ended:
+	case <-s.ctx.Done():
 		return nil, fmt.Errorf("coordinator partition %d: %w", partition, kerr.NotCoordinator)
 	case <-ctx.Done():
 		return nil, fmt.Errorf("coordinator partition %d: %w", partition, ctx.Err())
@@ -133,7 +133,7 @@ func (r *Runtime[M]) Stop(ctx context.Context) error {
 	}
 	r.mu.Unlock()
 	done := make(chan struct{})
-	go func() { r.group.Stop(); close(done) }()
+	go func() { r.group.Stop(); close(done) }() // not in the group: it waits for the group
 	select {
 	case <-done:
 		return nil
@@ -154,7 +154,7 @@ func (r *Runtime[M]) Post(partition int32, step func(m M, fx *Effects)) bool {
 	select {
 	case s.mailbox <- step:
 		return true
-	case <-s.ended:
+	case <-s.ctx.Done():
 		return false
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,10 +24,10 @@ type shard[M Machine] struct {
 	epoch     base.LeaderEpoch
 	log       *slog.Logger
 	mailbox   chan func(M, *Effects)
-	active    atomic.Bool   // loaded: requests are taken
-	ended     chan struct{} // closed by stop: answers no more
-	endOnce   sync.Once
-	drained   chan struct{} // closed by the goroutine: no append of this shard is in flight any more
+	active    atomic.Bool        // loaded: requests are taken
+	ctx       context.Context    // ends with stop: nobody is answered any more
+	stop      context.CancelFunc // may be called from any goroutine, more than once
+	drained   chan struct{}      // closed by the goroutine: no append of this shard or of those before it is in flight
 
 	before  *shard[M] // the predecessor, until it is drained
 	machine M
@@ -40,12 +39,12 @@ type shard[M Machine] struct {
 }
 
 func newShard[M Machine](r *Runtime[M], partition int32, epoch base.LeaderEpoch, before *shard[M]) *shard[M] {
+	ctx, cancel := context.WithCancel(r.group.Context())
 	return &shard[M]{
-		rt: r, partition: partition, epoch: epoch, before: before,
+		rt: r, ctx: ctx, stop: cancel, partition: partition, epoch: epoch, before: before,
 		log: r.opts.Logger.With(slog.String("coordinator", r.opts.Name), slog.Int("partition", int(partition)),
 			slog.Int("epoch", int(epoch))),
 		mailbox: make(chan func(M, *Effects), r.opts.MailboxRequests),
-		ended:   make(chan struct{}),
 		drained: make(chan struct{}),
 		timers:  newTimers(),
 		pipe:    pipeline{maxBatch: r.opts.MaxBatchBytes},
@@ -53,40 +52,20 @@ func newShard[M Machine](r *Runtime[M], partition int32, epoch base.LeaderEpoch,
 	}
 }
 
-func (s *shard[M]) stop() { s.endOnce.Do(func() { close(s.ended) }) }
+func (s *shard[M]) stopped() bool { return s.ctx.Err() != nil }
 
-func (s *shard[M]) stopped() bool {
-	select {
-	case <-s.ended:
-		return true
-	default:
-		return false
-	}
-}
-
-// run is the shard's goroutine.
-func (s *shard[M]) run(ctx context.Context) {
+// run is the shard's goroutine. The context of its group is the parent of the shard's own.
+func (s *shard[M]) run(context.Context) {
 	defer close(s.drained)
+	defer s.stop()
 	s.rt.inst.add(s.rt.inst.shards, 1)
 	defer s.rt.inst.add(s.rt.inst.shards, -1)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stopWatch := context.AfterFunc(ctx, s.stop) // the runtime stops: callers are released
-	defer stopWatch()
-	go func() { // Resign interrupts a replay
-		select {
-		case <-s.ended:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	if !s.load(ctx) {
-		return
+	if s.load() {
+		s.step(s.machine.Loaded)
+		s.active.Store(true)
+		s.serve()
+		s.active.Store(false)
 	}
-	s.step(s.machine.Loaded)
-	s.active.Store(true)
-	s.serve()
-	s.active.Store(false)
 	if s.alarm != nil {
 		s.alarm.Stop()
 	}
@@ -96,6 +75,12 @@ func (s *shard[M]) run(ctx context.Context) {
 // drain waits for the append that is in flight: only then does a successor's replay see all that this shard wrote.
 func (s *shard[M]) drain() {
 	s.rt.inst.add(s.rt.inst.pending, -int64(s.pipe.bytes))
+	if s.before != nil { // stopped before it was loaded
+		select {
+		case <-s.before.drained:
+		case <-s.rt.group.Context().Done():
+		}
+	}
 	if s.pipe.inflight == nil {
 		return
 	}
@@ -119,7 +104,7 @@ func (s *shard[M]) serve() {
 			mailbox, alarm = nil, nil
 		}
 		select {
-		case <-s.ended:
+		case <-s.ctx.Done():
 			return
 		case err := <-s.settled:
 			if !s.settle(err) {
@@ -149,10 +134,15 @@ func (s *shard[M]) gather(n int) {
 	}
 }
 
-// fire takes a step for each timer that is due.
+// fire takes a step for each timer that is due. Timers that those steps set wait for the next round, so that one which sets
+// itself anew without delay cannot keep the shard from its mailbox.
 func (s *shard[M]) fire() {
 	now := s.rt.opts.Clock.Now()
-	for e := s.timers.due(now); e != nil; e = s.timers.due(now) {
+	for range s.timers.len() {
+		e := s.timers.due(now)
+		if e == nil {
+			return
+		}
 		s.step(e.fire)
 	}
 }

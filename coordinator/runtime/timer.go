@@ -45,6 +45,8 @@ func (t *timers) apply(op TimerOp, now time.Time) {
 	heap.Push(&t.heap, e)
 }
 
+func (t *timers) len() int { return len(t.heap) }
+
 // next reports when the earliest timer is due.
 func (t *timers) next() (time.Time, bool) {
 	if len(t.heap) == 0 {
