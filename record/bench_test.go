@@ -3,6 +3,7 @@ package record
 import (
 	"bytes"
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/varvelog/varve/internal/base"
@@ -123,5 +124,27 @@ func TestBombIsBounded(t *testing.T) {
 		if _, err := Prepare(bytes.Clone(b), &p); err != nil {
 			t.Errorf("%s: %v", codec, err)
 		}
+	}
+}
+
+// A broken batch of a few bytes that claims zstd's largest window must not be given one.
+func TestBrokenZstdGetsNoWindow(t *testing.T) {
+	b := bytes.Clone(golden(t, "zstd22"))
+	b[len(b)-20] ^= 0xff
+	Batch(b).setCRC()
+	p := topic()
+	if _, err := Prepare(b, &p); answer(err).ErrorCode != -1 {
+		t.Fatalf("got %v", err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range 10 {
+		if _, err := Prepare(b, &p); err == nil {
+			t.Fatal("accepted")
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; used > 64<<20 {
+		t.Errorf("%d bytes allocated for 10 batches of %d", used, len(b))
 	}
 }

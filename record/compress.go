@@ -75,9 +75,15 @@ func inflate(c Codec, payload []byte, limit int) (scanner, *inflater, error) {
 	if inf == nil {
 		inf = &inflater{codec: c}
 	}
-	if c == CodecZstd {
-		if records, ok := inf.decodeWhole(payload, limit); ok {
+	if c == CodecZstd && len(payload) <= wholeSource {
+		records, err := inf.decodeWhole(payload, limit)
+		if err == nil {
 			return scanner{buf: records}, inf, nil
+		}
+		// Only size asks for a stream: a broken batch that claims a window of 128 MiB must not get one.
+		if !errors.Is(err, zstd.ErrDecoderSizeExceeded) {
+			inf.close()
+			return scanner{}, nil, err
 		}
 	}
 	src, err := inf.open(payload, limit)
@@ -146,24 +152,20 @@ func (inf *inflater) openZstd(payload []byte, limit int) (io.Reader, error) {
 	return inf.zstd, inf.zstd.Reset(&inf.src)
 }
 
-// decodeWhole decodes a batch that seems small at once, which is faster than streaming and needs no window. It reports
-// false where the batch is not small after all or does not decode: the stream then finds out why.
-func (inf *inflater) decodeWhole(payload []byte, limit int) ([]byte, bool) {
-	if len(payload) > wholeSource {
-		return nil, false
-	}
+// decodeWhole decodes a batch that seems small at once, which is faster than streaming and needs no window. It fails with
+// zstd.ErrDecoderSizeExceeded where the batch is not small after all.
+func (inf *inflater) decodeWhole(payload []byte, limit int) ([]byte, error) {
 	if inf.small == nil {
 		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecodeAllCapLimit(true))
 		if err != nil {
-			return nil, false
+			return nil, err
 		}
 		inf.small = d
 	}
 	if inf.whole == nil {
 		inf.whole = make([]byte, 0, wholeSize)
 	}
-	out, err := inf.small.DecodeAll(payload, inf.whole[:0:min(limit, cap(inf.whole))])
-	return out, err == nil
+	return inf.small.DecodeAll(payload, inf.whole[:0:min(limit, cap(inf.whole))])
 }
 
 // snappyReader decodes Java's xerial framing block by block, or a single bare block as librdkafka and franz-go write it.

@@ -95,7 +95,7 @@ func Prepare(buf []byte, p *Policy) (Batch, error) {
 		return nil, refuse(kerr.MessageTooLarge, false, "recompressed batch of %d bytes, max.message.bytes is %d", len(b), p.MaxMessageBytes)
 	}
 	if p.SegmentBytes > 0 && len(b) > int(p.SegmentBytes) {
-		return nil, refuse(kerr.RecordListTooLarge, true, "batch of %d bytes, segment.bytes is %d", len(b), p.SegmentBytes)
+		return nil, refuse(kerr.RecordListTooLarge, false, "batch of %d bytes, segment.bytes is %d", len(b), p.SegmentBytes)
 	}
 	return b, nil
 }
@@ -161,7 +161,8 @@ func checkBatch(b Batch, p *Policy) error {
 		return refuse(kerr.MessageTooLarge, false, "batch of %d bytes, max.message.bytes is %d", len(b), p.MaxMessageBytes)
 	}
 	if err := b.CheckCRC(); err != nil {
-		return &InvalidError{Err: fmt.Errorf("%w: %w", kerr.CorruptMessage, err)}
+		// NB: not wrapped. The mark of corruption is for what we stored, not for what a client sends.
+		return refuse(kerr.CorruptMessage, false, "%v", err)
 	}
 	if delta, count := b.lastDelta(), b.Count(); count <= 0 || delta != count-1 {
 		return refuse(kerr.InvalidRecord, true, "last offset delta %d with %d records", delta, count)
@@ -244,7 +245,7 @@ func convert(b Batch, target Codec, p *Policy) (Batch, error) {
 // makes a Java producer split its batch and retry.
 func undecodable(err error) *InvalidError {
 	if errors.Is(err, errInflated) {
-		return refuse(kerr.MessageTooLarge, true, "decompress records: %v", err)
+		return refuse(kerr.MessageTooLarge, false, "decompress records: %v", err)
 	}
 	return refuse(kerr.UnknownServerError, true, "decompress records: %v", err)
 }
@@ -366,8 +367,8 @@ func (r *refusals) invalid() *InvalidError {
 		first = fmt.Appendf(first, "RecordError(batchIndex=%d, message='%s')", e.Index, e.Message)
 	}
 	return &InvalidError{Err: kerr.InvalidRecord, Records: r.records, WithLogStart: true,
-		Message: fmt.Sprintf("One or more records have been rejected due to %d record errors in total, and only showing the first three errors at most: [%s]",
-			r.total, first)}
+		Message: fmt.Sprintf("One or more records have been rejected due to %d record errors in total, "+
+			"and only showing the first three errors at most: [%s]", r.total, first)}
 }
 
 // normalise sets the timestamp type and the maximal timestamp of the header and reports whether they changed. A delete
@@ -388,9 +389,10 @@ func (v *pass) normalise(b Batch) bool {
 	return true
 }
 
-// rebuild writes the batch anew with offsets 0..n-1, as Kafka does for old clients that number compressed records wrongly.
+// rebuild writes the batch anew, from what run has checked, with offsets 0..n-1, as Kafka does for old clients that number compressed records wrongly.
 func (v *pass) rebuild(target Codec) (Batch, error) {
 	b := v.batch
+	b.setAttributes(b.attributes() &^ attrLogAppendTime) // a client's: decode must give the records' own timestamps
 	var records []Record
 	err := b.decode(v.policy.MaxInflatedBytes, func(r Record) bool {
 		r.Offset = base.Offset(len(records))

@@ -133,7 +133,7 @@ func answer(err error) brokerAnswer {
 	}
 	var invalid *InvalidError
 	var code *kerr.Error
-	if !errors.As(err, &invalid) || !errors.As(err, &code) {
+	if !errors.As(err, &invalid) || !errors.As(err, &code) || base.IsCorruption(err) {
 		return brokerAnswer{ErrorCode: -999, ErrorMessage: err.Error()}
 	}
 	a.ErrorCode, a.ErrorMessage = code.Code, invalid.Message
@@ -292,8 +292,8 @@ func TestRefuses(t *testing.T) {
 			if !errors.As(err, &code) || code != c.want {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
-			if v := new(InvalidError); !errors.As(err, &v) {
-				t.Errorf("%T is no InvalidError", err)
+			if v := new(InvalidError); !errors.As(err, &v) || base.IsCorruption(err) {
+				t.Errorf("%T is no InvalidError, or marked as corruption of ours", err)
 			}
 		})
 	}
@@ -358,7 +358,8 @@ func TestRenumbersCompressedRecords(t *testing.T) {
 		for _, target := range []Codec{CodecProducer, CodecNone, CodecLZ4} {
 			p := topic().with(func(p *Policy) { p.Compression = target })
 			b, err := Prepare(probeBatch().with(func(r *raw) {
-				r.attributes, r.n, r.deltas, r.pid, r.epoch, r.sequence = uint16(codec), 3, []int32{0, 0, 7}, 5, 1, 17
+				r.attributes, r.n, r.deltas, r.pid, r.epoch, r.sequence = uint16(codec)|attrLogAppendTime, 3, []int32{0, 0, 7}, 5, 1, 17
+				r.tsDeltas, r.maxMs = []int64{5, -7, 3}, 99
 			}), &p)
 			if err != nil {
 				t.Fatal(err)
