@@ -502,3 +502,5 @@ func waitFor(t testing.TB, what string, cond func() bool) {
 		time.Sleep(time.Millisecond) // polled, not timed
 	}
 }
+
+func (l *logBuffer) has(s string) bool { return strings.Contains(l.String(), s) }

@@ -72,17 +72,18 @@ func (s *Server) accept(nc net.Conn) {
 // connLimits are the limits as they are when a connection comes: they are dynamic settings.
 type connLimits struct{ total, perIP int }
 
-// connectionLimits reads max.connections, max.connections.per.ip and its overrides for one address. What Limits sets goes first.
+// connectionLimits reads max.connections, max.connections.per.ip and its overrides for one address. What Limits sets goes first;
+// Kafka's default, the largest int32, counts as not set.
 func (s *Server) connectionLimits(ip string) connLimits {
 	b := s.deps.meta.Image().Broker()
 	l := connLimits{total: s.opts.Limits.MaxConnections, perIP: s.opts.Limits.MaxConnectionsPerIP}
-	if l.total == 0 {
+	if l.total == 0 || l.total == math.MaxInt32 {
 		l.total = defaultMaxConnections
 		if n := int(b.MaxConnections); n > 0 && n < math.MaxInt32 {
 			l.total = n
 		}
 	}
-	if l.perIP == 0 {
+	if l.perIP == 0 || l.perIP == math.MaxInt32 {
 		l.perIP = int(b.MaxConnectionsPerIP)
 		for _, entry := range strings.Split(b.MaxConnectionsPerIPOver, ",") {
 			at := strings.LastIndexByte(entry, ':')
