@@ -73,16 +73,17 @@ func (t *Tiering) RunOnce(ctx context.Context) (int, error) {
 	}
 	jobs := plan(ranges, t.o.PackBelowBytes, t.o.MaxObjectBytes, t.name)
 	names := t.commitNames()
-	intent := metadata.Intent{ID: t.o.NewID(), Broker: t.o.BrokerID, Epoch: t.o.BrokerEpoch, Objects: names.list()}
+	objects := names.list()
 	for _, j := range jobs {
-		intent.Objects = append(intent.Objects, j.names...)
+		objects = append(objects, j.names...)
 	}
-	if err := t.o.Meta.PutIntent(ctx, intent); err != nil {
-		return settled, fmt.Errorf("put intent: %w", err)
+	intent, err := t.putIntent(ctx, objects)
+	if err != nil {
+		return settled, err
 	}
 	n, err := t.uploadAndCommit(ctx, jobs, names)
 	if ctx.Err() == nil { // else the next incarnation finds the intent
-		t.finishIntent(ctx, intent.ID)
+		t.finishIntent(ctx, intent)
 	}
 	return settled + n, err
 }
@@ -247,6 +248,21 @@ func (t *Tiering) discard(u uploaded) {
 func (t *Tiering) name(n Name) string {
 	n.Broker, n.ID = t.o.BrokerID, t.o.NewID()
 	return n.String()
+}
+
+// putIntent makes the names of objects that are about to be written known (I7). After an error the intent may exist: it is
+// deleted later.
+func (t *Tiering) putIntent(ctx context.Context, objects []string) (id string, err error) {
+	in := metadata.Intent{ID: t.o.NewID(), Broker: t.o.BrokerID, Epoch: t.o.BrokerEpoch, Objects: objects}
+	if err := t.o.Meta.PutIntent(ctx, in); err != nil {
+		t.intents.Lock()
+		defer t.intents.Unlock()
+		if len(t.intents.done) < t.o.PendingIntents {
+			t.intents.done = append(t.intents.done, in.ID)
+		}
+		return "", fmt.Errorf("put intent: %w", err)
+	}
+	return in.ID, nil
 }
 
 // finishIntent deletes an intent, now or in a later round.

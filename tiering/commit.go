@@ -71,12 +71,11 @@ func (t *Tiering) commit(ctx context.Context, changes []*change, names commitNam
 		t.sleep(ctx, pause)
 		pause = min(2*pause, t.o.RetryMax)
 		names = t.commitNames() // a name is never used twice, so another attempt needs another intent
-		in := metadata.Intent{ID: t.o.NewID(), Broker: t.o.BrokerID, Epoch: t.o.BrokerEpoch, Objects: names.list()}
-		if err := t.o.Meta.PutIntent(ctx, in); err != nil {
-			t.o.Logger.Warn("intent of a repeated commit", slog.Any("error", err))
-			continue
+		intent, err := t.putIntent(ctx, names.list())
+		if err != nil {
+			return errors.Join(failAll(changes, err), joinErrors(changes))
 		}
-		defer t.finishIntent(context.WithoutCancel(ctx), in.ID)
+		defer t.finishIntent(context.WithoutCancel(ctx), intent)
 	}
 }
 

@@ -65,11 +65,11 @@ func (t *Tiering) rewrite(ctx context.Context, logs map[base.LogID]base.Offset, 
 		return nil
 	}
 	names := t.commitNames()
-	in := metadata.Intent{ID: t.o.NewID(), Broker: t.o.BrokerID, Epoch: t.o.BrokerEpoch, Objects: names.list()}
-	if err := t.o.Meta.PutIntent(ctx, in); err != nil {
-		return fmt.Errorf("put intent: %w", err)
+	intent, err := t.putIntent(ctx, names.list())
+	if err != nil {
+		return err
 	}
-	defer t.finishIntent(context.WithoutCancel(ctx), in.ID)
+	defer t.finishIntent(context.WithoutCancel(ctx), intent)
 	return t.commit(ctx, changes, names)
 }
 
