@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -52,6 +53,13 @@ func (s *Server) alterable(res metadata.Resource, times map[metadata.Resource]in
 		return refuse(kerr.InvalidRequest, "Each resource must appear at most once.")
 	case res.Type == metadata.ResourceBrokerLogger:
 		return refuse(kerr.InvalidRequest, "Broker loggers cannot be changed on this broker.")
+	case !slices.Contains(configResourceTypes, res.Type):
+		return refuse(kerr.InvalidRequest, "Unknown resource type "+itoa(int32(res.Type)))
+	}
+	if res.Type == metadata.ResourceTopic && !invalidTopicName(res.Name) {
+		if _, ok := s.deps.meta.Image().Topic(res.Name); !ok {
+			return refuse(kerr.UnknownTopicOrPartition, "The topic '"+res.Name+"' does not exist.")
+		}
 	}
 	return s.wrongBroker(res, false)
 }

@@ -18,10 +18,9 @@ func handleListConfigResources(s *Server, _ context.Context, r *request) (kmsg.R
 	if req.Version == 0 {
 		return resp, nil
 	}
-	known := []metadata.ResourceType{metadata.ResourceTopic, metadata.ResourceBroker, metadata.ResourceBrokerLogger, metadata.ResourceClientMetrics, metadata.ResourceGroup}
 	types := req.ResourceTypes
 	if len(types) == 0 {
-		for _, t := range known {
+		for _, t := range configResourceTypes {
 			types = append(types, int8(t))
 		}
 	}
@@ -53,3 +52,7 @@ func handleListConfigResources(s *Server, _ context.Context, r *request) (kmsg.R
 	}
 	return resp, nil
 }
+
+// configResourceTypes are the types that have configs.
+var configResourceTypes = []metadata.ResourceType{metadata.ResourceTopic, metadata.ResourceBroker, metadata.ResourceBrokerLogger,
+	metadata.ResourceClientMetrics, metadata.ResourceGroup}
