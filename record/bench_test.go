@@ -111,7 +111,7 @@ func BenchmarkFindTime(b *testing.B) {
 func TestBombIsBounded(t *testing.T) {
 	for codec := CodecGzip; codec <= CodecZstd; codec++ {
 		b, err := Build(BuildHeader{Codec: codec, ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1, LeaderEpoch: -1},
-			[]Record{{Timestamp: probeMs, Value: make([]byte, 64<<20)}})
+			[]Record{{Timestamp: probeMs, Value: make([]byte, 20<<20)}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -26,7 +26,7 @@ func randomRecords(rng *rand.Rand, first base.Offset, gaps bool) []Record {
 		}
 		return b
 	}
-	out := make([]Record, 1+rng.IntN(200))
+	out := make([]Record, 1+rng.IntN(60))
 	offset := first
 	for i := range out {
 		out[i] = Record{Offset: offset, Timestamp: 1700000000000 + rng.Int64N(1<<34) - 1<<33, Key: blob(20), Value: blob(1 << rng.IntN(17))}
@@ -63,7 +63,7 @@ func decodeFranz(t *testing.T, b Batch) []Record {
 }
 
 func TestFranzReadsWhatWeBuild(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(30) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		records := randomRecords(rng, base.Offset(rng.Int64N(1<<40)), seed%2 == 0)
 		h := BuildHeader{
@@ -141,7 +141,7 @@ func encodeFranz(t *testing.T, codec Codec, records []Record) []byte {
 }
 
 func TestReadsWhatFranzBuilds(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(30) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		records, codec := randomRecords(rng, 0, false), Codec(seed%5)
 		buf := encodeFranz(t, codec, records)
