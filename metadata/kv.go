@@ -21,7 +21,8 @@ type KV interface {
 	// Txn applies ops, all or none, if every compare holds. No key is written twice in one transaction.
 	Txn(ctx context.Context, cmps []Cmp, ops []Op) (TxnResult, error)
 	// Watch delivers the changes below a prefix from a revision on (inclusive), in order, one Events per revision or
-	// more, never a part of one. The channel is closed after an Events with Err set, and when ctx ends.
+	// more, never a part of one. It returns when the watch stands; the channel is closed after an Events with Err set, and
+	// when ctx ends.
 	Watch(ctx context.Context, prefix string, fromRevision int64) <-chan Events
 }
 

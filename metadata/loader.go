@@ -18,7 +18,10 @@ type loader struct {
 	kv     KV
 	clock  clock.Clock
 	logger *slog.Logger
-	mu     struct {
+	// watching is closed once the first watch stands. A write that comes later reaches it at once; etcd brings a watch that
+	// is behind up to date only ten times a second.
+	watching chan struct{}
+	mu       struct {
 		sync.Mutex
 		image     *Image
 		published chan struct{} // closed and replaced with each image
@@ -27,7 +30,7 @@ type loader struct {
 }
 
 func newLoader(kv KV, c clock.Clock, logger *slog.Logger, empty *Image) *loader {
-	l := &loader{kv: kv, clock: c, logger: logger}
+	l := &loader{kv: kv, clock: c, logger: logger, watching: make(chan struct{})}
 	l.mu.image = empty
 	l.mu.published = make(chan struct{})
 	return l
@@ -95,9 +98,10 @@ func (l *loader) apply(old *Image, events []Event, revision int64) {
 
 // run watches until ctx ends. The image is listed again where history was compacted away under it.
 func (l *loader) run(ctx context.Context) {
+	standing := sync.OnceFunc(func() { close(l.watching) })
 	for ctx.Err() == nil {
 		image, _ := l.current()
-		err := l.watch(ctx, image.revision+1)
+		err := l.watch(ctx, image.revision+1, standing)
 		if ctx.Err() != nil {
 			return
 		}
@@ -116,11 +120,12 @@ func (l *loader) run(ctx context.Context) {
 	}
 }
 
-// watch applies events until the watch ends, all that have arrived as one image.
-func (l *loader) watch(ctx context.Context, from int64) error {
+// watch applies events until the watch ends. It calls standing when the watch stands.
+func (l *loader) watch(ctx context.Context, from int64, standing func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	events := l.kv.Watch(ctx, imagePrefix, from)
+	standing()
 	for {
 		batch, ok := <-events
 		if !ok {

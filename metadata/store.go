@@ -101,6 +101,11 @@ func (s *Store) start(ctx context.Context) error {
 		return err
 	}
 	s.group.Go(s.loader.run)
+	select {
+	case <-s.loader.watching:
+	case <-ctx.Done():
+		return kvError(ctx.Err(), "watch metadata")
+	}
 	s.group.Go(s.sweeper)
 	return s.finishPending(ctx)
 }

@@ -160,8 +160,12 @@ func (s *Store) removeTopic(ctx context.Context, t *Topic) (gone bool, err error
 	}
 	mark := encode(pendingRecord{Topic: t.Name, By: s.opts.BrokerID})
 	gone, err = s.write(ctx, "delete topic", cmps, append(ops, Put(pendingKey(t.ID), mark)))
-	if err != nil || !gone {
-		return gone, err
+	if err != nil {
+		s.sweepLater() // it may have happened
+		return false, err
+	}
+	if !gone {
+		return false, nil
 	}
 	if err := s.finish(ctx, t.ID); err != nil {
 		s.opts.Logger.Warn("deleted topic is not swept yet", slog.String("topic", t.Name), slog.Any("error", err))

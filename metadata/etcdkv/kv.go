@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/varvelog/varve/internal/service"
 	"github.com/varvelog/varve/metadata"
 )
 
@@ -22,6 +23,7 @@ const listAttempts = 5
 type KV struct {
 	kv      clientv3.KV
 	watcher clientv3.Watcher
+	group   *service.Group // one goroutine for each watch
 }
 
 func keyValue(kv *mvccpb.KeyValue) metadata.KeyValue {
@@ -106,26 +108,34 @@ func (k *KV) Watch(ctx context.Context, prefix string, from int64) <-chan metada
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	in := k.watcher.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(from))
 	out := make(chan metadata.Events)
-	// The goroutine ends with ctx, which the caller owns, and closes the channel that the caller reads.
-	go func() {
+	if !k.group.Go(func(closed context.Context) {
 		defer close(out)
 		defer cancel()
-		for resp := range in {
-			events := translate(resp)
-			if events.Err == nil && len(events.Events) == 0 {
-				continue
-			}
-			select {
-			case out <- events:
-			case <-ctx.Done():
-				return
-			}
-			if events.Err != nil {
-				return
-			}
-		}
-	}()
+		defer context.AfterFunc(closed, cancel)()
+		forward(ctx, in, out)
+	}) {
+		cancel()
+		close(out)
+	}
 	return out
+}
+
+// forward translates until the watch ends.
+func forward(ctx context.Context, in clientv3.WatchChan, out chan<- metadata.Events) {
+	for resp := range in {
+		events := translate(resp)
+		if events.Err == nil && len(events.Events) == 0 {
+			continue
+		}
+		select {
+		case out <- events:
+		case <-ctx.Done():
+			return
+		}
+		if events.Err != nil {
+			return
+		}
+	}
 }
 
 func translate(resp clientv3.WatchResponse) metadata.Events {

@@ -51,9 +51,26 @@ func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Che
 	return ce
 }
 
+// harmless are lines that etcd writes as warnings or errors at every start of a healthy member: it serves HTTP and gRPC on one
+// port, its tokens are unused, and it looks for the storage version before the first term is on disk.
+func harmless(message string) bool {
+	switch message {
+	case "Running http and grpc server on single port. This is not recommended for production.",
+		"simple token is not cryptographically signed",
+		"Failed to detect schema version",
+		"failed to update storage version":
+		return true
+	}
+	return false
+}
+
 // Write implements zapcore.Core.
 func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
-	c.logger.LogAttrs(context.Background(), levelOf(e.Level), e.Message, attrs(fields)...)
+	level := levelOf(e.Level)
+	if harmless(e.Message) {
+		level = slog.LevelDebug
+	}
+	c.logger.LogAttrs(context.Background(), level, e.Message, attrs(fields)...)
 	return nil
 }
 

@@ -12,6 +12,8 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.uber.org/zap"
+
+	"github.com/varvelog/varve/internal/service"
 )
 
 // keepAlive is how often the watch connection is probed, and how long an answer may take.
@@ -58,7 +60,7 @@ func Start(ctx context.Context, opts Options) (*Member, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start etcd: watch client: %w", err), m.Close())
 	}
-	m.kv = &KV{kv: m.local, watcher: m.watcher}
+	m.kv = &KV{kv: m.local, watcher: m.watcher, group: service.NewGroup(context.Background())}
 	return m, nil
 }
 
@@ -88,6 +90,9 @@ func (m *Member) Stopped() <-chan struct{} { return m.etcd.Server.StopNotify() }
 func (m *Member) Close() error {
 	m.core.muted.Store(true)
 	var errs []error
+	if m.kv != nil {
+		m.kv.group.Stop()
+	}
 	for _, c := range []*clientv3.Client{m.watcher, m.local} {
 		if c != nil {
 			if err := c.Close(); err != nil && !errors.Is(err, context.Canceled) {

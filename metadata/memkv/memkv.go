@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/varvelog/varve/internal/service"
 	"github.com/varvelog/varve/metadata"
 )
 
@@ -33,8 +34,9 @@ type Options struct {
 
 // KV is a metadata.KV in memory. It is safe for concurrent use.
 type KV struct {
-	opts Options
-	mu   struct {
+	opts  Options
+	group *service.Group // one goroutine for each watch
+	mu    struct {
 		sync.Mutex
 		revision  int64
 		compacted int64 // history up to here is gone
@@ -55,7 +57,7 @@ func New(opts Options) *KV {
 	if opts.Err == nil {
 		opts.Err = fmt.Errorf("memkv: injected fault")
 	}
-	k := &KV{opts: opts}
+	k := &KV{opts: opts, group: service.NewGroup(context.Background())}
 	k.mu.revision = 1
 	k.mu.keys = map[string]metadata.KeyValue{}
 	k.mu.watchers = map[*watcher]struct{}{}
@@ -186,12 +188,16 @@ func (k *KV) Watch(ctx context.Context, prefix string, from int64) <-chan metada
 	k.mu.watchers[w] = struct{}{}
 	k.mu.Unlock()
 	out := make(chan metadata.Events)
-	// The goroutine ends with ctx, which the caller owns, and closes the channel that the caller reads.
-	go k.serve(ctx, w, out)
+	if !k.group.Go(func(closed context.Context) { k.serve(ctx, closed, w, out) }) {
+		close(out)
+	}
 	return out
 }
 
-func (k *KV) serve(ctx context.Context, w *watcher, out chan<- metadata.Events) {
+// Close ends all watches. The data stays readable.
+func (k *KV) Close() { k.group.Stop() }
+
+func (k *KV) serve(ctx, closed context.Context, w *watcher, out chan<- metadata.Events) {
 	defer close(out)
 	defer func() {
 		k.mu.Lock()
@@ -202,6 +208,8 @@ func (k *KV) serve(ctx context.Context, w *watcher, out chan<- metadata.Events) 
 		select {
 		case <-ctx.Done():
 			return
+		case <-closed.Done():
+			return
 		case <-w.wake:
 		}
 		batch := k.pending(w)
@@ -210,6 +218,8 @@ func (k *KV) serve(ctx context.Context, w *watcher, out chan<- metadata.Events) 
 		}
 		select {
 		case <-ctx.Done():
+			return
+		case <-closed.Done():
 			return
 		case out <- batch:
 		}
