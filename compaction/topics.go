@@ -14,7 +14,7 @@ import (
 // segments are gone; a manifest object that holds manifests of living logs too is left by them first. A pack stays while
 // a living log is in it. There is no grace period: nobody can read a deleted log.
 func (r *Runner) deleteTopics(ctx context.Context) error {
-	logs, err := r.o.Meta.DeletedLogs(ctx)
+	logs, err := r.tieredOnes(ctx)
 	if err != nil || len(logs) == 0 {
 		return err
 	}
@@ -56,16 +56,49 @@ func (r *Runner) deleteTopics(ctx context.Context) error {
 		return err
 	}
 	for _, log := range done {
-		if err := r.o.Meta.ForgetLog(ctx, log.Log); err != nil {
+		if err := r.forget(ctx, log); err != nil {
 			return err
 		}
-		r.o.Logger.Info("deleted log has no objects left", slog.String("topic", log.Topic), slog.String("log", log.Log.String()))
 	}
 	if len(done) < len(d.logs) { // others have to move away first, or a round is under way
 		r.state.Lock()
 		r.state.topics = true
 		r.state.Unlock()
 	}
+	return nil
+}
+
+// tieredOnes lists the deleted logs that have a root. The others never had a manifest: they are forgotten at once, without
+// a look at the bucket, and what an unfinished round left of them is the sweep's.
+func (r *Runner) tieredOnes(ctx context.Context) ([]metadata.DeletedLog, error) {
+	logs, err := r.o.Meta.DeletedLogs(ctx)
+	if err != nil || len(logs) == 0 {
+		return nil, err
+	}
+	roots, err := r.o.Meta.Roots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var tiered []metadata.DeletedLog
+	for _, log := range logs {
+		if _, ok := roots[log.Log]; ok {
+			tiered = append(tiered, log)
+		} else if r.o.Meta.Image().Controller() != r.o.BrokerID {
+			continue
+		} else if err := r.forget(ctx, log); err != nil {
+			return nil, err
+		}
+	}
+	return tiered, nil
+}
+
+// forget removes the last trace of a deleted log.
+func (r *Runner) forget(ctx context.Context, log metadata.DeletedLog) error {
+	if err := r.o.Meta.ForgetLog(ctx, log.Log); err != nil {
+		return err
+	}
+	r.o.Tiering.Forget(log.Log)
+	r.o.Logger.Info("deleted log has no objects left", slog.String("topic", log.Topic), slog.String("log", log.Log.String()))
 	return nil
 }
 

@@ -229,10 +229,14 @@ func (t *Tiering) concluded(ctx context.Context, c *change, root metadata.Root, 
 
 // committed records a durable commit and what it let go of.
 func (t *Tiering) committed(c *change, root metadata.Root) {
+	before, _ := t.roots.get(c.log)
 	t.roots.set(root, c.epoch)
 	t.manifests.put(manifest.ArchiveKey{Object: root.Object, Pos: root.Pos}, c.next)
-	if len(c.next.Archives) == 0 && len(c.next.Entries) > 0 {
+	switch {
+	case len(c.next.Archives) == 0 && len(c.next.Entries) > 0:
 		t.roots.setOldest(c.log, root.Object, c.next.Entries[0].MaxTimestamp)
+	case len(c.dropped.Entries) == 0:
+		t.roots.setOldest(c.log, root.Object, before.oldestTs)
 	}
 	now := t.o.Clock.Now()
 	if c.old.Object != "" {

@@ -57,9 +57,9 @@ type Options struct {
 
 	MaxUploads     int           // objects that are built and uploaded at the same time; default 4
 	UploadBytes    int64         // memory budget of uploads, and the most bytes of one round; default 128 MiB
-	MaxObjectBytes int64         // a longer sealed range is cut into several objects; default 64 MiB
-	PackBelowBytes int64         // shorter ranges share an object; default 4 MiB
-	PackLinger     time.Duration // how long a round waits for more while less than PackBelowBytes is there; default 500 ms
+	MaxObjectBytes int64         // a longer sealed range is cut into several objects; default 64 MiB, at most UploadBytes
+	PackBelowBytes int64         // shorter ranges share an object; default 4 MiB, at most MaxObjectBytes
+	PackLinger     time.Duration // how long a round waits for more while less than PackBelowBytes is there; default 500 ms, negative: not at all
 	PutAttempts    int           // of one PUT, then the round is given up and starts anew; default 5
 	CommitAttempts int           // of one manifest commit; default 8
 	RetryMin       time.Duration // first pause after an error; default 100 ms
@@ -94,6 +94,8 @@ func (o *Options) EnsureDefaults() {
 	orDefault(&o.UploadBytes, 128<<20)
 	orDefault(&o.MaxObjectBytes, 64<<20)
 	orDefault(&o.PackBelowBytes, 4<<20)
+	o.MaxObjectBytes = min(o.MaxObjectBytes, o.UploadBytes)
+	o.PackBelowBytes = min(o.PackBelowBytes, o.MaxObjectBytes)
 	orDefault(&o.PackLinger, 500*time.Millisecond)
 	orDefault(&o.PutAttempts, 5)
 	orDefault(&o.CommitAttempts, 8)
@@ -122,8 +124,6 @@ func (o *Options) Validate() error {
 		return errors.New("tiering: upload limits must be positive")
 	case o.SpillEntries < 2:
 		return errors.New("tiering: SpillEntries must be at least 2")
-	case o.PackBelowBytes > o.MaxObjectBytes:
-		return errors.New("tiering: PackBelowBytes must not exceed MaxObjectBytes")
 	}
 	return nil
 }

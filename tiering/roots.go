@@ -159,6 +159,15 @@ func (t *Tiering) ledEpoch(img *metadata.Image, log base.LogID) base.LeaderEpoch
 	return base.NoLeaderEpoch
 }
 
+// Forget removes a deleted log from memory.
+func (t *Tiering) Forget(log base.LogID) {
+	t.roots.mu.Lock()
+	defer t.roots.mu.Unlock()
+	if st, ok := t.roots.mu.logs[log]; ok && len(st.turn) == 0 { // else a committer is about to be refused
+		delete(t.roots.mu.logs, log)
+	}
+}
+
 // Refresh reads the root of a log again. The broker calls it when it becomes the log's leader, with the new epoch, before
 // it serves the log.
 func (t *Tiering) Refresh(ctx context.Context, log base.LogID, epoch base.LeaderEpoch) error {

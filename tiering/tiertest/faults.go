@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +42,8 @@ type Faults struct {
 		mode    Mode
 		at, n   int
 		crashed bool
+		down    bool
+		refused int
 		ops     []string
 	}
 }
@@ -58,6 +61,14 @@ func (f *Faults) Disarm() (hit bool) {
 	defer f.mu.Unlock()
 	f.mu.armed, f.mu.crashed = false, false
 	return f.mu.n >= f.mu.at
+}
+
+// BucketDown makes every operation of the bucket fail, or ends that. It answers how many failed before.
+func (f *Faults) BucketDown(down bool) (refused int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mu.down = down
+	return f.mu.refused
 }
 
 // Crashed reports whether the process is gone.
@@ -78,6 +89,10 @@ func (f *Faults) Ops() []string {
 func (f *Faults) step(op string) memkv.Outcome {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.mu.down && strings.HasPrefix(op, "bucket") {
+		f.mu.refused++
+		return memkv.FailBefore
+	}
 	if !f.mu.armed {
 		return memkv.Proceed
 	}

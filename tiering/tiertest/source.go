@@ -33,6 +33,9 @@ func (l *Log) End() base.Offset {
 
 // Source is a hot store in memory that satisfies tiering.Source. It survives restarts of the Env, as a disk does.
 type Source struct {
+	// Plain makes Fill compress nothing: the pooled encoders of package record must not cross a synctest bubble.
+	Plain bool
+
 	c  chan struct{}
 	mu struct {
 		sync.Mutex
@@ -65,7 +68,7 @@ func (s *Source) Fill(l *Log, rnd *rand.Rand, batches, recordBytes int) {
 	from := l.End()
 	first := len(l.Batches)
 	for range batches {
-		l.Batches = append(l.Batches, NewBatch(l.End(), rnd, recordBytes))
+		l.Batches = append(l.Batches, s.newBatch(l.End(), rnd, recordBytes))
 	}
 	s.Seal(l, from, l.Batches[first:])
 }
@@ -86,8 +89,19 @@ func (s *Source) Seal(l *Log, from base.Offset, batches []record.Batch) {
 	}
 }
 
-// NewBatch makes a batch at an offset with 1 to 20 records.
+// NewBatch makes a batch at an offset with 1 to 20 records, some of them compressed.
 func NewBatch(at base.Offset, rnd *rand.Rand, recordBytes int) record.Batch {
+	return newBatch(at, rnd, recordBytes, []record.Codec{record.CodecNone, record.CodecNone, record.CodecZstd}[rnd.IntN(3)])
+}
+
+func (s *Source) newBatch(at base.Offset, rnd *rand.Rand, recordBytes int) record.Batch {
+	if s.Plain {
+		return newBatch(at, rnd, recordBytes, record.CodecNone)
+	}
+	return NewBatch(at, rnd, recordBytes)
+}
+
+func newBatch(at base.Offset, rnd *rand.Rand, recordBytes int, codec record.Codec) record.Batch {
 	n := 1 + rnd.IntN(20)
 	recs := make([]record.Record, n)
 	for i := range recs {
@@ -98,7 +112,6 @@ func NewBatch(at base.Offset, rnd *rand.Rand, recordBytes int) record.Batch {
 		ts := 1_700_000_000_000 + int64(at)*10 + int64(i)*10 + int64(rnd.IntN(400)) - 200
 		recs[i] = record.Record{Offset: at + base.Offset(i), Timestamp: ts, Key: fmt.Appendf(nil, "k%d", rnd.IntN(50)), Value: value}
 	}
-	codec := []record.Codec{record.CodecNone, record.CodecNone, record.CodecZstd}[rnd.IntN(3)]
 	b, err := record.Build(record.BuildHeader{Codec: codec, ProducerID: base.NoProducerID, ProducerEpoch: -1, BaseSequence: -1}, recs)
 	if err != nil {
 		panic(err)
