@@ -492,7 +492,10 @@ func TestGroupClient(t *testing.T) {
 	r := kmsg.NewPtrJoinGroupRequest()
 	r.Version, r.Group = 5, "g"
 	e.dial().must(r)
-	if c := e.groups.client; c.ID != "probe" || c.Host != "/127.0.0.1" {
+	e.groups.mu.Lock()
+	c := e.groups.client
+	e.groups.mu.Unlock()
+	if c.ID != "probe" || c.Host != "/127.0.0.1" {
 		t.Errorf("client %+v", c)
 	}
 	d := kmsg.NewPtrDescribeGroupsRequest()

@@ -80,8 +80,12 @@ func newEdge(t testing.TB, change func(*Options)) *edge {
 // newQuietEdge builds a server without a listener.
 func newQuietEdge(t testing.TB, change func(*Options)) *edge {
 	t.Helper()
+	static := map[string]string{"offsets.topic.num.partitions": "4"}
+	if _, fuzzing := t.(*testing.F); fuzzing {
+		static["auto.create.topics.enable"] = "false"
+	}
 	store, err := metadata.Open(context.Background(), metadata.Options{KV: memkv.New(memkv.Options{}), BrokerID: 1,
-		Static: map[string]string{"offsets.topic.num.partitions": "4"}})
+		Static: static})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +98,11 @@ func newQuietEdge(t testing.TB, change func(*Options)) *edge {
 		t.Fatal(err)
 	}
 	e := &edge{t: t, meta: store, ingest: newFakeIngest(store), fetch: &fakeFetch{}, groups: &fakeGroups{}, logs: &logBuffer{}}
-	o := Options{BrokerID: 1, LogDir: "/tmp", Logger: slog.New(slog.NewTextHandler(e.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	level := slog.LevelDebug
+	if _, fuzzing := t.(*testing.F); fuzzing {
+		level = slog.LevelError
+	}
+	o := Options{BrokerID: 1, LogDir: "/tmp", Logger: slog.New(slog.NewTextHandler(e.logs, &slog.HandlerOptions{Level: level}))}
 	if change != nil {
 		change(&o)
 	}
