@@ -1,0 +1,179 @@
+package metadata_test
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/metadata"
+	"github.com/varvelog/varve/metadata/memkv"
+)
+
+func TestSwapRoots(t *testing.T) {
+	kv := memkv.New(memkv.Options{})
+	defer kv.Close()
+	s := open(t, kv, nil)
+	topic := create(t, s, "t", 100)
+	var roots []*metadata.Root
+	for i := range topic.Partitions {
+		p := &topic.Partitions[i]
+		roots = append(roots, &metadata.Root{Log: p.Log, Epoch: p.LeaderEpoch, Seq: 1, Object: fmt.Sprint("o", i)})
+	}
+	stale, unknown := *roots[0], metadata.Root{Log: 999_999}
+	stale.Epoch--
+	all := append([]*metadata.Root{&stale, &unknown}, roots...)
+	errs := s.SwapRoots(t.Context(), all)
+	if !errors.Is(errs[0], kerr.FencedLeaderEpoch) || !errors.Is(errs[1], kerr.UnknownTopicOrPartition) {
+		t.Errorf("stale: %v, unknown: %v", errs[0], errs[1])
+	}
+	for i, err := range errs[2:] {
+		if err != nil || roots[i].Rev == 0 {
+			t.Fatalf("root %d: %v at %d", i, err, roots[i].Rev)
+		}
+	}
+	stored, err := s.Roots(t.Context())
+	if err != nil || len(stored) != 100 || stored[roots[7].Log] != *roots[7] {
+		t.Fatalf("%d roots, %+v, want %+v (%v)", len(stored), stored[roots[7].Log], *roots[7], err)
+	}
+
+	// Of two swaps from the same revision one commits; the rest of the batch is not held back by the other.
+	again := *roots[0]
+	again.Seq = 2
+	errs = s.SwapRoots(t.Context(), []*metadata.Root{&again, roots[1]})
+	if errs[0] != nil || errs[1] != nil {
+		t.Fatal(errs)
+	}
+	roots[0].Seq = 3
+	errs = s.SwapRoots(t.Context(), []*metadata.Root{roots[0], roots[2]})
+	if !errors.Is(errs[0], kerr.FencedLeaderEpoch) || errs[1] != nil {
+		t.Fatal(errs)
+	}
+
+	// A new incarnation has the next epoch: the old one is fenced (I4).
+	if _, err := s.RegisterBroker(t.Context(), metadata.Broker{ID: 1, Host: "h", Port: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if errs = s.SwapRoots(t.Context(), []*metadata.Root{roots[3]}); !errors.Is(errs[0], kerr.FencedLeaderEpoch) {
+		t.Errorf("former epoch: %v", errs[0])
+	}
+	p, _, _ := s.Image().Log(roots[3].Log)
+	roots[3].Epoch = p.LeaderEpoch
+	if errs = s.SwapRoots(t.Context(), []*metadata.Root{roots[3]}); errs[0] != nil {
+		t.Errorf("current epoch: %v", errs[0])
+	}
+
+	// A deleted topic takes no root, and its roots go with its tombstones.
+	if err := s.DeleteTopic(t.Context(), topic.ID); err != nil {
+		t.Fatal(err)
+	}
+	if errs = s.SwapRoots(t.Context(), []*metadata.Root{roots[4]}); !errors.Is(errs[0], kerr.UnknownTopicOrPartition) {
+		t.Errorf("deleted: %v", errs[0])
+	}
+	if err := s.ForgetLog(t.Context(), roots[4].Log); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := s.Root(t.Context(), roots[4].Log); ok || err != nil {
+		t.Errorf("forgotten root: %v %v", ok, err)
+	}
+	if _, ok, err := s.Root(t.Context(), roots[5].Log); !ok || err != nil {
+		t.Errorf("root of a log that is not forgotten: %v %v", ok, err)
+	}
+}
+
+// TestSwapUnknown has the transaction fail after it took effect: no second attempt may be made with the old revision.
+func TestSwapUnknown(t *testing.T) {
+	c := newCrashing()
+	defer c.Close()
+	s := prepared(t, c, operation{before: 1})
+	defer closeStore(t, s)
+	topic, _ := s.Image().Topic("t")
+	root := &metadata.Root{Log: topic.Partitions[0].Log, Epoch: topic.Partitions[0].LeaderEpoch, Seq: 1}
+	c.arm(0, memkv.FailAfter, true)
+	if errs := s.SwapRoots(t.Context(), []*metadata.Root{root}); !errors.Is(errs[0], errCrash) || root.Rev != 0 {
+		t.Fatalf("%v, revision %d", errs[0], root.Rev)
+	}
+	stored, ok, err := s.Root(t.Context(), root.Log)
+	if err != nil || !ok || stored.Seq != 1 {
+		t.Fatalf("%+v %v %v", stored, ok, err)
+	}
+}
+
+func TestIntents(t *testing.T) {
+	kv := memkv.New(memkv.Options{})
+	defer kv.Close()
+	s := open(t, kv, nil)
+	var ids []string
+	for i := range 300 {
+		in := metadata.Intent{ID: fmt.Sprintf("%03d", i), Broker: 1, Epoch: 5, Objects: []string{"a", "b"}}
+		if err := s.PutIntent(t.Context(), in); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, in.ID)
+	}
+	if err := s.DeleteIntents(t.Context(), append(ids[1:], "none")...); err != nil {
+		t.Fatal(err)
+	}
+	left, err := s.Intents(t.Context())
+	if err != nil || len(left) != 1 || left[0].ID != "000" || len(left[0].Objects) != 2 {
+		t.Fatalf("%+v %v", left, err)
+	}
+}
+
+func TestProducerIDsAreNeverReused(t *testing.T) {
+	kv := memkv.New(memkv.Options{})
+	defer kv.Close()
+	var mu sync.Mutex
+	seen := map[base.ProducerID]bool{}
+	for range 3 { // three incarnations
+		var wg sync.WaitGroup
+		for range 2 { // two brokers
+			s := reopen(t, kv)
+			defer closeStore(t, s)
+			for range 4 {
+				wg.Go(func() {
+					for range 700 {
+						id, err := s.NextProducerID(t.Context())
+						mu.Lock()
+						if err != nil || seen[id] || id < 0 {
+							t.Errorf("id %d, seen %v, %v", id, seen[id], err)
+						}
+						seen[id] = true
+						mu.Unlock()
+					}
+				})
+			}
+		}
+		wg.Wait()
+	}
+	if len(seen) != 3*2*4*700 {
+		t.Errorf("%d ids", len(seen))
+	}
+}
+
+func TestRegisterBrokerBumpsEpochs(t *testing.T) {
+	kv := memkv.New(memkv.Options{})
+	defer kv.Close()
+	s := open(t, kv, nil)
+	create(t, s, "t", 250)
+	for incarnation := range 3 {
+		before, _ := s.Image().Topic("t")
+		epoch, err := s.RegisterBroker(t.Context(), metadata.Broker{ID: 1, Host: "h", Port: int32(incarnation)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b := s.Image().Brokers(); len(b) != 1 || b[0].Epoch != epoch || b[0].Port != int32(incarnation) {
+			t.Errorf("brokers %+v, epoch %d", b, epoch)
+		}
+		after, _ := s.Image().Topic("t")
+		for i := range after.Partitions {
+			was, is := before.Partitions[i], after.Partitions[i]
+			if is.LeaderEpoch != was.LeaderEpoch+1 || is.Leader != 1 || is.Log != was.Log || is.Rev <= was.Rev {
+				t.Fatalf("%+v became %+v", was, is)
+			}
+		}
+	}
+}
