@@ -12,11 +12,12 @@ const (
 	commitTopicIDs      = 10 // KIP-848: topics by id
 )
 
-// offsetCommit is one OffsetCommit request. Partitions that do not exist are answered as such and the others committed.
-// answer holds the response with those and with the topic's name, in request order; accepted says which are left.
+// offsetCommit is one OffsetCommit request. resp is prepared by commitResponse: partitions that cannot be committed have their
+// error, the others are committed here. names are the topics' names, in the request's order.
 func (m *machine) offsetCommit(fx *runtime.Effects, r *kmsg.OffsetCommitRequest, names []string, resp *kmsg.OffsetCommitResponse,
 	p *runtime.Promise,
 ) {
+	existed := m.groups[r.Group] != nil
 	code := m.validateCommit(fx, r)
 	now := fx.Now.UnixMilli()
 	expire := int64(noTimestamp)
@@ -48,6 +49,9 @@ func (m *machine) offsetCommit(fx *runtime.Effects, r *kmsg.OffsetCommitRequest,
 				n++
 			}
 		}
+	}
+	if n == 0 && !existed {
+		delete(m.groups, r.Group) // nothing was committed: leave nothing behind
 	}
 	m.count(fx, m.inst.commits, n)
 	fx.Reply(p, resp)

@@ -88,13 +88,18 @@ func (fx *Effects) Immediate() []Answer { return fx.now }
 // Timers returns the timer operations of the step, in order.
 func (fx *Effects) Timers() []TimerOp { return fx.timers }
 
-// Settle runs what OnSettled registered, after undoing the step where err is not nil.
-func (fx *Effects) Settle(next *Effects, err error) {
-	if err != nil {
-		for i := len(fx.undo) - 1; i >= 0; i-- {
-			fx.undo[i]()
-		}
+// Settles reports whether anything was registered with OnSettled.
+func (fx *Effects) Settles() bool { return len(fx.settled) > 0 }
+
+// Undo takes the step's change of replicated state back.
+func (fx *Effects) Undo() {
+	for i := len(fx.undo) - 1; i >= 0; i-- {
+		fx.undo[i]()
 	}
+}
+
+// Settle runs, as a part of the step of next, what OnSettled registered. Lost steps are undone first, the newest first.
+func (fx *Effects) Settle(next *Effects, err error) {
 	for _, f := range fx.settled {
 		f(next, err)
 	}
