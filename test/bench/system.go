@@ -106,9 +106,9 @@ func (s *system) makeCold(ctx context.Context, topic string) error {
 	if s.Name == "kafka" {
 		return nil
 	}
-	one, lag := "1", "1000"
+	soon, lag := "1000", "1000"
 	res, err := s.adm.AlterTopicConfigs(ctx, []kadm.AlterConfig{
-		{Op: kadm.SetConfig, Name: "local.retention.bytes", Value: &one}, {Op: kadm.SetConfig, Name: "varve.tiering.max.lag.ms", Value: &lag},
+		{Op: kadm.SetConfig, Name: "local.retention.ms", Value: &soon}, {Op: kadm.SetConfig, Name: "varve.tiering.max.lag.ms", Value: &lag},
 	}, topic)
 	for _, r := range res {
 		err = errors.Join(err, r.Err)

@@ -26,10 +26,10 @@ const (
 // workloads in their order: the cold read needs what produce-1k wrote, and so comes after it.
 func workloads() []workload {
 	return []workload{
+		{name: "idle", run: idle},
 		{name: "warm-up", always: true, run: func(ctx context.Context, s *system, scale int64) (measurement, error) {
 			return produce(ctx, s, load.Options{Topic: "warm-up", Partitions: 16, SizeBytes: 1024, Records: 96 * mib / 1024 / scale})
 		}},
-		{name: "idle", run: idle},
 		{name: "produce-1k", run: func(ctx context.Context, s *system, scale int64) (measurement, error) {
 			return produce(ctx, s, load.Options{Topic: "p1k", Partitions: 16, SizeBytes: 1024, Records: 1536 * mib / 1024 / scale, Seed: 1})
 		}},
@@ -59,18 +59,28 @@ func workloads() []workload {
 
 // idle measures what the broker costs while nobody asks.
 func idle(ctx context.Context, s *system, _ int64) (measurement, error) {
-	const watch = 3 * time.Second
+	const settle, watch = 3 * time.Second, 5 * time.Second
+	if err := pause(ctx, settle); err != nil { // what a start leaves to do
+		return measurement{}, err
+	}
 	before, err := s.usage()
 	if err != nil {
 		return measurement{}, err
 	}
-	select {
-	case <-time.After(watch):
-	case <-ctx.Done():
-		return measurement{}, ctx.Err()
+	if err := pause(ctx, watch); err != nil {
+		return measurement{}, err
 	}
 	after, err := s.usage()
 	return measurement{RSSBytes: after.RSSBytes, CPUPercent: 100 * (after.CPUSeconds - before.CPUSeconds) / watch.Seconds()}, err
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func produce(ctx context.Context, s *system, o load.Options) (measurement, error) {
