@@ -52,8 +52,8 @@ func UpdateChecksum(crc uint32, b []byte) uint32 {
 type Writer interface {
 	// Put writes the object and answers once it is durable and its size and checksum were verified against the store's
 	// answer. Where the key exists it answers ErrExists as far as the store can tell (correctness never rests on that).
-	// After any other error the object may or may not exist, but never in part. A key or body that the seam forbids is
-	// ErrInvalid; bytes that do not match Body.CRC32C are ErrChecksum.
+	// After any other error the object may or may not exist, but never in part. A key or body that the seam forbids, or
+	// a body that cannot be read, is ErrInvalid; bytes that do not match Body.CRC32C are ErrChecksum.
 	Put(ctx context.Context, key string, body Body) (Info, error)
 }
 

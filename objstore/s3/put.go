@@ -48,6 +48,7 @@ func (b *Bucket) Put(ctx context.Context, key string, body objstore.Body) (objst
 func (b *Bucket) put(ctx context.Context, key string, body objstore.Body, writer string) (objstore.Info, error) {
 	ctx, w := b.watch(ctx, body.Size)
 	defer w.stop()
+	source := &bodySource{ReaderAt: body, cancel: w.cancel}
 	opts := minio.PutObjectOptions{
 		DisableMultipart: true,
 		// Over TLS the checksum header protects the body; plain HTTP needs the signed chunks.
@@ -56,13 +57,28 @@ func (b *Bucket) put(ctx context.Context, key string, body objstore.Body, writer
 		UserMetadata:         map[string]string{checksumHeader: encodeChecksum(body.CRC32C), writerHeader: writer},
 	}
 	opts.SetMatchETagExcept("*")
-	up, err := b.core.Client.PutObject(ctx, b.opts.Bucket, key, io.NewSectionReader(body, 0, body.Size), body.Size, opts)
+	up, err := b.core.Client.PutObject(ctx, b.opts.Bucket, key, io.NewSectionReader(source, 0, body.Size), body.Size, opts)
 	if err != nil {
 		return objstore.Info{}, mapError(ctx, err)
 	}
 	info := objstore.Info{Key: key, Size: up.Size, ModTime: up.LastModified}
 	info.CRC32C, info.HasCRC = decodeChecksum(up.ChecksumCRC32C)
 	return info, nil
+}
+
+// bodySource ends the request when the body cannot be read: the library would take that for a fault of the network, and
+// repeat it.
+type bodySource struct {
+	io.ReaderAt
+	cancel context.CancelCauseFunc
+}
+
+func (s *bodySource) ReadAt(p []byte, off int64) (int, error) {
+	n, err := s.ReaderAt.ReadAt(p, off)
+	if n < len(p) && !errors.Is(err, io.EOF) {
+		s.cancel(fmt.Errorf("read body at %d: %w: %w", off, objstore.ErrInvalid, err))
+	}
+	return n, err
 }
 
 // verify compares what the store says it holds with what was written.
