@@ -2,6 +2,9 @@ package hot
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -356,5 +359,85 @@ func TestMisuseIsRefused(t *testing.T) {
 	commit(t, s, s.NewWrite()) // an empty write is allowed
 	if logs, err := s.Logs(); err != nil || len(logs) != 0 {
 		t.Errorf("a discarded write is there: %+v, %v", logs, err)
+	}
+}
+
+// TestSmallDisk fills a real file system, the directory VARVE_SMALL_DISK of 128 MB to 1 GB, which may hold nothing else: for instance
+//
+//	truncate -s 160M disk && mkfs.ext4 -q disk && mount disk dir
+//
+// It writes until the disk is full, frees a ballast file, and writes on.
+func TestSmallDisk(t *testing.T) {
+	dir := os.Getenv("VARVE_SMALL_DISK")
+	if dir == "" {
+		t.Skip("VARVE_SMALL_DISK is not set")
+	}
+	ballast := filepath.Join(dir, "ballast")
+	if err := os.WriteFile(ballast, make([]byte, 48<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reports := make(chan bool, 16)
+	opts := Options{Dir: filepath.Join(dir, "hot"), Logger: quiet, MemTableBytes: 4 << 20, ReserveBytes: 1, DiskFullRetryInterval: time.Millisecond}
+	opts.OnDiskFull = func(full bool) { reports <- full }
+	s := openTest(t, opts)
+	var end atomic.Int64
+	wrote, stop := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(wrote)
+		for n := int64(0); ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			w := s.NewWrite()
+			w.Append(1, testBatch(base.Offset(n), 1, 64<<10, 1))
+			c, err := s.Apply(w)
+			if err == nil {
+				err = c.Wait()
+			}
+			if err != nil {
+				t.Errorf("batch %d: %v", n, err)
+				return
+			}
+			end.Store(n + 1)
+		}
+	}()
+	for full := false; !full; {
+		select {
+		case full = <-reports:
+		case <-wrote:
+			t.FailNow()
+		}
+	}
+	atFull := end.Load()
+	if got, err := s.ReadVerified(1, 0, base.Offset(atFull), 1<<30); err != nil || int64(len(got)) != atFull {
+		t.Errorf("%d batches of %d while full, %v", len(got), atFull, err)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	for end.Load() < atFull+16 {
+		select {
+		case <-reports:
+		case <-wrote:
+			t.FailNow()
+		default:
+			runtime.Gosched()
+		}
+	}
+	close(stop)
+	if err := s.TrimAll([]Trim{{Log: 1, From: 0, To: 10}}); err != nil { // the trim itself may have to wait
+		t.Fatal(err)
+	}
+	<-wrote
+	t.Logf("full after %d batches, went on to %d", atFull, end.Load())
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := openTest(t, opts)
+	got, err := again.ReadVerified(1, 10, base.Offset(end.Load()), 1<<30)
+	if err != nil || int64(len(got)) != end.Load()-10 {
+		t.Errorf("%d batches of %d after the restart, %v", len(got), end.Load()-10, err)
 	}
 }
