@@ -223,17 +223,19 @@ func (s *Store) finish(ctx context.Context, id base.TopicID) error {
 	if err != nil {
 		return err
 	}
+	shown := int64(0)
 	for start := 0; start < len(ops); start += 2 * tombstonesPerTxn {
 		res, err := s.kv.Txn(ctx, []Cmp{claim}, ops[start:min(start+2*tombstonesPerTxn, len(ops))])
 		if err != nil || !res.Committed {
 			return fmt.Errorf("write tombstones: %w", firstError(err, errLostRace))
 		}
+		shown = res.Revision
 	}
 	res, err = s.kv.Txn(ctx, []Cmp{claim}, []Op{Delete(pending.Key)})
 	if err != nil || !res.Committed {
 		return fmt.Errorf("remove the marker: %w", firstError(err, errLostRace))
 	}
-	return nil
+	return s.loader.await(ctx, shown)
 }
 
 func firstError(a, b error) error {
