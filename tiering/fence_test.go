@@ -83,9 +83,11 @@ func TestCommittersOfOneLogSerialize(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() { _, err := e.Tier.RunOnce(context.Background()); e.T.Log(err) })
 		for _, l := range logs {
-			l.LogStart = l.Tiered / 2
+			bounds, _ := e.Tier.Reader().Bounds(l.State.Log)
+			start := bounds.End / 2
+			e.Source.SetLogStart(l, start)
 			wg.Go(func() {
-				if err := e.Tier.DropBelow(context.Background(), l.State.Log, l.LogStart); err != nil {
+				if err := e.Tier.DropBelow(context.Background(), l.State.Log, start); err != nil {
 					t.Error(err)
 				}
 			})

@@ -133,6 +133,13 @@ func (s *Source) Lead(img *metadata.Image, roots map[base.LogID]metadata.Root) {
 	}
 }
 
+// SetLogStart moves the log start of a log, as DeleteRecords does.
+func (s *Source) SetLogStart(l *Log, start base.Offset) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.LogStart = start
+}
+
 // Sealed implements tiering.Source.
 func (s *Source) Sealed(maxBytes int64) []tiering.SealedRange {
 	s.mu.Lock()
