@@ -8,6 +8,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/varvelog/varve/objstore"
 )
@@ -45,7 +46,10 @@ func (b *Bucket) List(ctx context.Context, prefix, startAfter string) iter.Seq2[
 // walk yields the entries that level returns, except directories, in key order, depth first.
 func (b *Bucket) walk(ctx context.Context, prefix, startAfter string, level func(path, key string) ([]entry, error)) iter.Seq2[entry, error] {
 	return func(yield func(entry, error) bool) {
-		root, dirs := startOf(prefix)
+		root, dirs, ok := startOf(prefix)
+		if !ok {
+			return
+		}
 		todo := []entry{{key: root, path: b.dirPath(dirs)}} // a stack: the next entry is the last
 		for len(todo) > 0 {
 			e := todo[len(todo)-1]
@@ -74,15 +78,15 @@ func (b *Bucket) walk(ctx context.Context, prefix, startAfter string, level func
 	}
 }
 
-// startOf returns the deepest directory that holds every key with the prefix, as a key and as escaped names.
-func startOf(prefix string) (key string, dirs []string) {
+// startOf returns the deepest directory that holds every key with the prefix, as a key and as escaped names. Where no key
+// can have the prefix, ok is false.
+func startOf(prefix string) (key string, dirs []string, ok bool) {
 	key = prefix[:strings.LastIndexByte(prefix, '/')+1]
-	for seg := range strings.SplitSeq(key, "/") {
-		if seg != "" {
-			dirs = append(dirs, escape(seg))
-		}
+	if key == "" {
+		return "", nil, true
 	}
-	return key, dirs
+	dirs, last, err := split(strings.TrimSuffix(key, "/"))
+	return key, append(dirs, last), err == nil
 }
 
 // mayHold reports whether the directory can hold a key with the prefix that is greater than startAfter.
@@ -124,10 +128,10 @@ func (b *Bucket) uploadsLevel(path, key string) ([]entry, error) {
 	return append(entries, files...), err
 }
 
-// readNames turns the names in a directory into entries. A missing directory is empty.
+// readNames turns the names in a directory into entries. A missing directory is empty, and so is a file of somebody else.
 func (b *Bucket) readNames(path string, entryOf func(name string) (entry, bool)) ([]entry, error) {
 	names, err := b.fs.List(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, nil
 	}
 	if err != nil {
