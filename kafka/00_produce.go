@@ -6,6 +6,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/internal/base"
@@ -37,7 +38,11 @@ func beginProduce(s *Server, r *request) finisher {
 	var rec receipt
 	if len(appends) > 0 {
 		// The append outlives the connection: what was ordered is finished whoever still listens.
-		rec = s.deps.ingest.Append(s.goroot.Context(), req.Acks, req.TimeoutMillis, appends)
+		ctx := s.goroot.Context()
+		if r.span != nil {
+			ctx = trace.ContextWithSpan(ctx, r.span)
+		}
+		rec = s.deps.ingest.Append(ctx, req.Acks, req.TimeoutMillis, appends)
 	}
 	req.Topics = nil
 	return func(ctx context.Context, r *request) (kmsg.Response, error) {

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -30,13 +31,16 @@ func handleListOffsets(s *Server, ctx context.Context, r *request) (kmsg.Respons
 			twice[base.TopicPartition{Topic: t.Topic, Partition: p.Partition}]++
 		}
 	}
+	var searches []offsetSearch
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		out := kmsg.NewListOffsetsResponseTopic()
 		out.Topic = t.Topic
+		out.Partitions = make([]kmsg.ListOffsetsResponseTopicPartition, len(t.Partitions))
 		for j := range t.Partitions {
 			p := &t.Partitions[j]
-			op := kmsg.NewListOffsetsResponseTopicPartition()
+			op := &out.Partitions[j]
+			*op = kmsg.NewListOffsetsResponseTopicPartition()
 			op.Partition, op.Timestamp, op.Offset, op.LeaderEpoch = p.Partition, -1, -1, -1
 			tp := base.TopicPartition{Topic: t.Topic, Partition: p.Partition}
 			switch {
@@ -45,19 +49,69 @@ func handleListOffsets(s *Server, ctx context.Context, r *request) (kmsg.Respons
 			case p.Timestamp < 0 && req.Version < specialTimestampSince(p.Timestamp):
 				op.ErrorCode = r.code(kerr.UnsupportedVersion)
 			default:
-				res, err := s.deps.fetch.ListOffset(ctx, tp, base.LeaderEpoch(p.CurrentLeaderEpoch), p.Timestamp, req.IsolationLevel == 1)
-				if err != nil {
-					op.ErrorCode = r.code(err)
-					break
-				}
-				op.Timestamp, op.Offset, op.LeaderEpoch = res.Timestamp, int64(res.Offset), int32(res.LeaderEpoch)
+				searches = append(searches, offsetSearch{tp: tp, epoch: base.LeaderEpoch(p.CurrentLeaderEpoch), timestamp: p.Timestamp, out: op})
 			}
-			out.Partitions = append(out.Partitions, op)
 		}
 		resp.Topics = append(resp.Topics, out)
 	}
+	s.searchOffsets(ctx, searches, req.IsolationLevel == 1)
+	for i := range searches {
+		if err := searches[i].err; err != nil {
+			searches[i].out.ErrorCode = r.code(err)
+		}
+	}
 	return resp, nil
 }
+
+// offsetSearch is one partition to look up.
+type offsetSearch struct {
+	tp        base.TopicPartition
+	epoch     base.LeaderEpoch
+	timestamp int64
+	out       *kmsg.ListOffsetsResponseTopicPartition
+	err       error
+}
+
+func (q *offsetSearch) run(ctx context.Context, f reader, readCommitted bool) {
+	res, err := f.ListOffset(ctx, q.tp, q.epoch, q.timestamp, readCommitted)
+	if err != nil {
+		q.err = err
+		return
+	}
+	q.out.Timestamp, q.out.Offset, q.out.LeaderEpoch = res.Timestamp, int64(res.Offset), int32(res.LeaderEpoch)
+}
+
+// offsetSearchers is how many searches of one request run at a time: each may have to read an index from the bucket.
+const offsetSearchers = 16
+
+// searchOffsets looks all partitions up. Only times need a search; the other answers are in memory.
+func (s *Server) searchOffsets(ctx context.Context, searches []offsetSearch, readCommitted bool) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, offsetSearchers)
+	for i := range searches {
+		q := &searches[i]
+		if len(searches) == 1 || (q.timestamp < 0 && q.timestamp != maxTimestamp) {
+			q.run(ctx, s.deps.fetch, readCommitted)
+			continue
+		}
+		slots <- struct{}{}
+		wg.Add(1)
+		started := s.goroot.Go(func(context.Context) {
+			defer func() { <-slots; wg.Done() }()
+			defer s.caught("ListOffsets", &q.err)
+			q.run(ctx, s.deps.fetch, readCommitted)
+		})
+		if !started {
+			q.err = kerr.NotLeaderForPartition
+			<-slots
+			wg.Done()
+		}
+	}
+	wg.Wait()
+}
+
+// maxTimestamp asks for the record with the largest timestamp (KIP-734).
+const maxTimestamp = -3
 
 // specialTimestampSince is the first version in which a negative timestamp has a meaning.
 func specialTimestampSince(timestamp int64) int16 {

@@ -18,10 +18,10 @@ import (
 //   - A name that stands twice in the request is 42 for each; the others are created.
 //   - ValidateOnly answers what would be created, with an id that is not kept.
 //   - v5: partitions, replication factor and all configs of the new topic (KIP-525); v7: its id.
-func handleCreateTopics(s *Server, ctx context.Context, r *request) (kmsg.Response, error) {
+func handleCreateTopics(s *Server, _ context.Context, r *request) (kmsg.Response, error) {
 	req := r.Request.(*kmsg.CreateTopicsRequest)
 	resp := req.ResponseKind().(*kmsg.CreateTopicsResponse)
-	ctx, cancel := requestTimeout(ctx, req.TimeoutMillis)
+	ctx, cancel := s.requestTimeout(req.TimeoutMillis)
 	defer cancel()
 	times := map[string]int{}
 	for i := range req.Topics {
@@ -54,9 +54,10 @@ func handleCreateTopics(s *Server, ctx context.Context, r *request) (kmsg.Respon
 // minAdminTimeout is what an admin request gets whatever it asked for, so that a timeout of 0 does not always fail.
 const minAdminTimeout = time.Second
 
-// requestTimeout bounds a request by the timeout that it names.
-func requestTimeout(ctx context.Context, timeoutMs int32) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, max(time.Duration(timeoutMs)*time.Millisecond, minAdminTimeout))
+// requestTimeout bounds a change by the timeout that its request names. A change that was begun goes on when the client goes
+// away, as in Kafka.
+func (s *Server) requestTimeout(timeoutMs int32) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(s.goroot.Context(), max(time.Duration(timeoutMs)*time.Millisecond, minAdminTimeout))
 }
 
 func (s *Server) createTopic(ctx context.Context, t *kmsg.CreateTopicsRequestTopic, validateOnly bool) (*metadataTopic, error) {

@@ -14,10 +14,10 @@ import (
 //   - Up to v5 by name; from v6 by name or by id, not both (42).
 //   - A missing name is 3, a missing id 100; what stands twice is 42.
 //   - v5 has error messages.
-func handleDeleteTopics(s *Server, ctx context.Context, r *request) (kmsg.Response, error) {
+func handleDeleteTopics(s *Server, _ context.Context, r *request) (kmsg.Response, error) {
 	req := r.Request.(*kmsg.DeleteTopicsRequest)
 	resp := req.ResponseKind().(*kmsg.DeleteTopicsResponse)
-	ctx, cancel := requestTimeout(ctx, req.TimeoutMillis)
+	ctx, cancel := s.requestTimeout(req.TimeoutMillis)
 	defer cancel()
 	targets := req.Topics
 	for i := range req.TopicNames {

@@ -14,10 +14,10 @@ import (
 //   - Offset -1 means the high watermark; an offset below the log start changes nothing and succeeds; one above the high watermark
 //     or below -1 is 1.
 //   - Internal topics are 17, topics that are only compacted 44.
-func handleDeleteRecords(s *Server, ctx context.Context, r *request) (kmsg.Response, error) {
+func handleDeleteRecords(s *Server, _ context.Context, r *request) (kmsg.Response, error) {
 	req := r.Request.(*kmsg.DeleteRecordsRequest)
 	resp := req.ResponseKind().(*kmsg.DeleteRecordsResponse)
-	ctx, cancel := requestTimeout(ctx, req.TimeoutMillis)
+	ctx, cancel := s.requestTimeout(req.TimeoutMillis)
 	defer cancel()
 	img := s.deps.meta.Image()
 	for i := range req.Topics {

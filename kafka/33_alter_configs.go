@@ -12,10 +12,10 @@ import (
 
 // AlterConfigs (33), versions 0-2: the given set replaces all that is set on the resource (old clients). A resource that stands twice,
 // a config that stands twice and broker loggers are 42.
-func handleAlterConfigs(s *Server, ctx context.Context, r *request) (kmsg.Response, error) {
+func handleAlterConfigs(s *Server, _ context.Context, r *request) (kmsg.Response, error) {
 	req := r.Request.(*kmsg.AlterConfigsRequest)
 	resp := req.ResponseKind().(*kmsg.AlterConfigsResponse)
-	ctx, cancel := requestTimeout(ctx, alterConfigsTimeoutMs)
+	ctx, cancel := s.requestTimeout(alterConfigsTimeoutMs)
 	defer cancel()
 	times := map[metadata.Resource]int{}
 	for i := range req.Resources {

@@ -11,10 +11,10 @@ import (
 
 // CreatePartitions (37), versions 0-3 (KIP-195). A count that is not larger than the current one is 37; a topic that stands twice is
 // 42; a null assignment lets the controller place.
-func handleCreatePartitions(s *Server, ctx context.Context, r *request) (kmsg.Response, error) {
+func handleCreatePartitions(s *Server, _ context.Context, r *request) (kmsg.Response, error) {
 	req := r.Request.(*kmsg.CreatePartitionsRequest)
 	resp := req.ResponseKind().(*kmsg.CreatePartitionsResponse)
-	ctx, cancel := requestTimeout(ctx, req.TimeoutMillis)
+	ctx, cancel := s.requestTimeout(req.TimeoutMillis)
 	defer cancel()
 	times := map[string]int{}
 	for i := range req.Topics {

@@ -11,10 +11,10 @@ import (
 
 // IncrementalAlterConfigs (44), versions 0-1 (KIP-339): set, delete, append, subtract. A resource or a config that stands twice and
 // broker loggers are 42; what the values must be is decided in metadata.
-func handleIncrementalAlterConfigs(s *Server, ctx context.Context, r *request) (kmsg.Response, error) {
+func handleIncrementalAlterConfigs(s *Server, _ context.Context, r *request) (kmsg.Response, error) {
 	req := r.Request.(*kmsg.IncrementalAlterConfigsRequest)
 	resp := req.ResponseKind().(*kmsg.IncrementalAlterConfigsResponse)
-	ctx, cancel := requestTimeout(ctx, alterConfigsTimeoutMs)
+	ctx, cancel := s.requestTimeout(alterConfigsTimeoutMs)
 	defer cancel()
 	times := map[metadata.Resource]int{}
 	for i := range req.Resources {

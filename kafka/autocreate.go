@@ -76,7 +76,10 @@ func (s *Server) create(name string, fn func(ctx context.Context) error) {
 		defer s.creating.done(name)
 		ctx, cancel := context.WithTimeout(ctx, autoCreateTimeout)
 		defer cancel()
-		err := fn(ctx)
+		err := func() (err error) {
+			defer s.caught("topic creation", &err)
+			return fn(ctx)
+		}()
 		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) && ctx.Err() == nil {
 			s.log.Warn("topic was not created for a client that asked for it", "topic", name, "err", err)
 		}

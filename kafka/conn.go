@@ -99,7 +99,9 @@ func (c *conn) logEnd(err error) {
 	var bad *protocolError
 	switch {
 	case errors.As(err, &bad):
-		c.s.log.Info("connection closed: protocol violation", "client", c.host, "reason", bad.what)
+		if c.s.loud.allow(c.s.opts.Clock.Now()) {
+			c.s.log.Info("connection closed: protocol violation", "client", c.host, "reason", bad.what)
+		}
 	case err == nil, errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, errIdle), errors.Is(err, errDraining):
 	default:
 		c.s.log.Log(context.Background(), slog.LevelDebug, "connection ended", "client", c.host, "err", err)
@@ -348,9 +350,18 @@ func (s *Server) park(r *request) {
 	}
 }
 
-func (c *conn) bug(p any, where string) error {
-	c.s.log.Error("bug: panic in a connection", "where", where, "client", c.host, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+func (c *conn) bug(p any, where string) error { return c.s.bug(p, where, c.host) }
+
+func (s *Server) bug(p any, where, client string) error {
+	s.log.Error("bug: panic in a connection", "where", where, "client", client, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 	return fmt.Errorf("panic in %s: %v", where, p)
+}
+
+// caught turns a panic of a goroutine that works for a request into its error; it is deferred.
+func (s *Server) caught(where string, err *error) {
+	if p := recover(); p != nil {
+		*err = s.bug(p, where, "")
+	}
 }
 
 // write encodes and sends a response.

@@ -144,6 +144,7 @@ type Server struct {
 	sessions *sessionCache
 	creating *creations
 	buffers  bufferPools
+	loud     logLimit
 
 	conns  connSet
 	goroot *service.Group
