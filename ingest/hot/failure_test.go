@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -377,19 +376,15 @@ func TestSmallDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	reports := make(chan bool, 16)
-	opts := Options{Dir: filepath.Join(dir, "hot"), Logger: quiet, MemTableBytes: 4 << 20, ReserveBytes: 1, DiskFullRetryInterval: time.Millisecond}
+	opts := Options{Dir: filepath.Join(dir, "hot"), Logger: quiet, MemTableBytes: 4 << 20, ReserveBytes: 1}
 	opts.OnDiskFull = func(full bool) { reports <- full }
 	s := openTest(t, opts)
-	var end atomic.Int64
-	wrote, stop := make(chan struct{}), make(chan struct{})
+	var end, limit atomic.Int64
+	limit.Store(1 << 40)
+	wrote := make(chan struct{})
 	go func() {
 		defer close(wrote)
-		for n := int64(0); ; n++ {
-			select {
-			case <-stop:
-				return
-			default:
-			}
+		for n := int64(0); n < limit.Load(); n++ {
 			w := s.NewWrite()
 			w.Append(1, testBatch(base.Offset(n), 1, 64<<10, 1))
 			c, err := s.Apply(w)
@@ -411,26 +406,17 @@ func TestSmallDisk(t *testing.T) {
 		}
 	}
 	atFull := end.Load()
+	limit.Store(atFull + 16)
 	if got, err := s.ReadVerified(1, 0, base.Offset(atFull), 1<<30); err != nil || int64(len(got)) != atFull {
 		t.Errorf("%d batches of %d while full, %v", len(got), atFull, err)
 	}
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
-	for end.Load() < atFull+16 {
-		select {
-		case <-reports:
-		case <-wrote:
-			t.FailNow()
-		default:
-			runtime.Gosched()
-		}
-	}
-	close(stop)
-	if err := s.TrimAll([]Trim{{Log: 1, From: 0, To: 10}}); err != nil { // the trim itself may have to wait
+	<-wrote
+	if err := s.TrimAll([]Trim{{Log: 1, From: 0, To: 10}}); err != nil {
 		t.Fatal(err)
 	}
-	<-wrote
 	t.Logf("full after %d batches, went on to %d", atFull, end.Load())
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -72,41 +73,36 @@ func Open(opts Options) (*Store, error) {
 }
 
 // Close waits for the calls that are in progress, flushes the memtable, so that the next Open has nothing to replay, and
-// closes Pebble. What Commit.Wait confirmed is safe whatever Close returns. On a full disk it returns ErrDiskFull and after a
-// failure ErrFailed, and leaves Pebble to the end of the process: both would wait for ever.
+// closes Pebble. What Commit.Wait confirmed is safe whatever Close returns. Where it needs space that does not come within four
+// DiskFullRetryIntervals it returns ErrDiskFull, and after a failure ErrFailed, and leaves Pebble to the end of the process.
 func (s *Store) Close() error {
 	if !s.lifetime.close() {
 		return ErrClosed
 	}
 	s.metrics.stop()
 	s.group.Stop()
-	if err := s.stuck(); err != nil {
+	if err := s.Failed(); err != nil {
 		return err
 	}
 	closing := service.NewGroup(context.Background())
 	done := make(chan error, 1)
 	closing.Go(func(context.Context) { done <- s.closePebble() })
 	for {
+		var giveUp <-chan time.Time
+		if s.space.blocked.Load() > 0 {
+			giveUp = s.opts.Clock.NewTimer(4 * s.opts.DiskFullRetryInterval).C
+		}
 		select {
 		case err := <-done:
 			closing.Stop()
 			return err
 		case <-s.failed:
 			return s.Failed()
-		case <-s.space.changed:
-			if err := s.stuck(); err != nil {
-				return err
-			}
+		case <-s.space.changed: // an operation began to wait for space, or got it
+		case <-giveUp:
+			return ErrDiskFull
 		}
 	}
-}
-
-// stuck tells why Pebble may not end.
-func (s *Store) stuck() error {
-	if s.space.blocked.Load() > 0 {
-		return ErrDiskFull
-	}
-	return s.Failed()
 }
 
 func (s *Store) closePebble() error {
