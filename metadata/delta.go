@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -120,7 +121,13 @@ func (c *change) partition(rest string, e Event) error {
 	if err != nil {
 		return err
 	}
+	if r.Log == 0 {
+		return base.MarkCorruption(fmt.Errorf("metadata key %s: no log id", e.KV.Key))
+	}
 	slots = c.ownPartitions(id, slots, int(index)+1)
+	if was := slots[index]; was.Log != 0 && was.Log != r.Log {
+		c.logs.remove(was.Log)
+	}
 	slots[index] = r.partition(id, index, e.KV.ModRevision)
 	c.partitions.set(id, slots)
 	c.logs.set(r.Log, partitionRef{topic: id, index: index})
@@ -212,7 +219,7 @@ func (c *change) assemble(name string) {
 	if had && (!exists || old.ID != r.ID) {
 		c.byID.remove(old.ID)
 	}
-	if !exists || int(r.Partitions) > len(slots) || slices.ContainsFunc(slots[:r.Partitions], func(p Partition) bool { return p.Log == 0 }) {
+	if !exists || r.Partitions < 1 || int(r.Partitions) > len(slots) || slices.ContainsFunc(slots[:r.Partitions], func(p Partition) bool { return p.Log == 0 }) {
 		c.byName.remove(name)
 		if exists {
 			c.byID.remove(r.ID)

@@ -56,3 +56,19 @@ const (
 	PendingPrefix   = pendingPrefix
 	DeletedPrefix   = deletedPrefix
 )
+
+// Empty returns the image of an empty store.
+func Empty() *Image {
+	local, err := newLocalConfig(1, nil)
+	if err != nil {
+		panic(err)
+	}
+	return newImage(local)
+}
+
+// Apply returns an image with one key changed.
+func Apply(i *Image, key, value string, deleted bool) *Image {
+	rev := i.revision + 1
+	next, _ := i.apply([]Event{{KV: KeyValue{Key: key, Value: []byte(value), ModRevision: rev}, Deleted: deleted}}, rev)
+	return next
+}

@@ -3,11 +3,11 @@ package metadata
 import (
 	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"log/slog"
 
 	"github.com/google/uuid"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
 
@@ -185,4 +185,5 @@ func (s *Store) lockTopics(ctx context.Context) (unlock func(), err error) {
 	}
 }
 
-var errLostRace = errors.New("metadata: changed by another writer at every attempt")
+// errLostRace ends a change that other writers got ahead of at every attempt. Nothing was written; clients may try again.
+var errLostRace = fmt.Errorf("changed by another writer at every attempt: %w", kerr.RequestTimedOut)

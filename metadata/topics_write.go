@@ -59,7 +59,7 @@ func (s *Store) growTopic(ctx context.Context, t *Topic, added []Partition) erro
 		return err
 	}
 	if record.ID != t.ID || int(record.Partitions) != len(t.Partitions) {
-		return fmt.Errorf("create partitions of %s: %w", t.Name, kerr.ConcurrentTransactions)
+		return fmt.Errorf("create partitions of %s: %w", t.Name, errLostRace)
 	}
 	record.Partitions += int32(len(added))
 	last := []Op{Put(topicKey(t.Name), encode(record))}

@@ -12,6 +12,8 @@ import (
 
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 	"go.uber.org/zap"
 
 	"github.com/varvelog/varve/internal/base"
@@ -34,6 +36,8 @@ type Options struct {
 	// waits one to five ticks at its start, has no peer to miss a heartbeat of, and each halving of the tick costs another
 	// 0.2 to 0.4 % of a core when idle. Several members need about 50 and 500.
 	TickMs, ElectionMs uint
+	// Meter gets the size of the database and its quota. Default: one that records nothing.
+	Meter metric.Meter
 	// Logger gets etcd's log: its information as debug, its warnings and errors as such. Default slog.Default().
 	Logger *slog.Logger
 }
@@ -57,6 +61,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.ElectionMs == 0 {
 		o.ElectionMs = 5 * o.TickMs
+	}
+	if o.Meter == nil {
+		o.Meter = noop.NewMeterProvider().Meter("")
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()

@@ -11,6 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
 	"github.com/varvelog/varve/internal/service"
@@ -26,6 +27,7 @@ type Member struct {
 	local   *clientv3.Client // in process: KV only
 	watcher *clientv3.Client // TCP: watches only
 	kv      *KV
+	gauges  metric.Registration
 }
 
 // Start embeds a member and returns once it serves: with one voter that takes an election of one and a few syncs. ctx
@@ -60,6 +62,9 @@ func Start(ctx context.Context, opts Options) (*Member, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start etcd: watch client: %w", err), m.Close())
 	}
+	if m.gauges, err = m.observe(opts.Meter, opts.QuotaBytes); err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
 	m.kv = &KV{kv: m.local, watcher: m.watcher, group: service.NewGroup(context.Background())}
 	return m, nil
 }
@@ -90,6 +95,9 @@ func (m *Member) Stopped() <-chan struct{} { return m.etcd.Server.StopNotify() }
 func (m *Member) Close() error {
 	m.core.muted.Store(true)
 	var errs []error
+	if m.gauges != nil {
+		errs = append(errs, m.gauges.Unregister())
+	}
 	if m.kv != nil {
 		m.kv.group.Stop()
 	}
