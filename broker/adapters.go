@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 
+	"github.com/varvelog/varve/compaction"
 	"github.com/varvelog/varve/fetch"
 	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/internal/base"
@@ -32,6 +33,18 @@ func (s source) ReadSealed(ctx context.Context, r tiering.SealedRange, emit func
 }
 
 func (s source) Tiered(log base.LogID, _ base.LeaderEpoch, end base.Offset) { s.in.Tiered(log, end) }
+
+// owner shows ingest to compaction (compaction.Owner).
+type owner struct{ in *ingest.Ingest }
+
+func (o owner) Standing(tp base.TopicPartition) (compaction.Standing, error) {
+	s, err := o.in.Status(tp)
+	return compaction.Standing{LogStart: s.LogStart, HighWatermark: s.HighWatermark, UntieredBytes: s.UntieredBytes}, err
+}
+
+func (o owner) AdvanceLogStart(ctx context.Context, log base.LogID, to base.Offset) error {
+	return o.in.AdvanceLogStart(ctx, log, to)
+}
 
 // internalLog is an internal topic as the coordinators see it (coordinator.Log).
 type internalLog struct {

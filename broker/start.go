@@ -161,14 +161,15 @@ func (b *Broker) stopTiering(context.Context) error {
 
 func (b *Broker) startCompaction(ctx context.Context) (err error) {
 	b.compact, err = compaction.New(compaction.Options{
-		Bucket: b.bucket, Meta: b.meta, Tiering: b.tiering, Owner: b.ingest,
+		Bucket: b.bucket, Meta: b.meta, Tiering: b.tiering, Owner: owner{b.ingest},
 		BrokerID: base.BrokerID(b.cfg.NodeID), BrokerEpoch: b.epoch,
 		Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
 	})
 	if err != nil {
 		return err
 	}
-	return b.compact.Start(ctx)
+	b.compact.Start(ctx)
+	return nil
 }
 
 func (b *Broker) stopCompaction(context.Context) error {
@@ -304,7 +305,7 @@ func (b *Broker) topic(name string) (any, error) {
 	if !ok {
 		return nil, httpapi.ErrNotFound
 	}
-	out := httpapi.Topic{Topic: name}
+	out := httpapi.Topic{Name: name, TopicID: t.ID.String()}
 	reader := b.tiering.Reader()
 	for i := range t.Partitions {
 		p := &t.Partitions[i]
