@@ -1,6 +1,8 @@
 package group
 
 import (
+	"math"
+
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/varvelog/varve/coordinator/runtime"
 	"github.com/varvelog/varve/internal/base"
@@ -32,7 +34,7 @@ func (m *machine) offsetCommit(fx *runtime.Effects, r *kmsg.OffsetCommitRequest,
 			case out.ErrorCode != 0: // does not exist
 			case code != 0:
 				out.ErrorCode = code
-			case rp.Metadata != nil && len(*rp.Metadata) > limit && utf16Len(*rp.Metadata) > limit:
+			case rp.Metadata != nil && metadataTooLong(*rp.Metadata, limit):
 				out.ErrorCode = codeMetadataTooLarge
 			default:
 				c := committed{
@@ -109,7 +111,7 @@ func (c *Coordinator) commitResponse(r *kmsg.OffsetCommitRequest) (resp *kmsg.Of
 			switch {
 			case !known:
 				rp.ErrorCode = codeUnknownTopicID
-			case !c.opts.PartitionExists(name, rp.Partition):
+			case len(name) > maxNameBytes || !c.opts.PartitionExists(name, rp.Partition):
 				rp.ErrorCode = codeUnknownTopicOrPart
 			default:
 				any = true
@@ -131,4 +133,9 @@ func refuseCommit(resp *kmsg.OffsetCommitResponse, code int16) *kmsg.OffsetCommi
 		}
 	}
 	return resp
+}
+
+// metadataTooLong applies offset.metadata.max.bytes, whatever it is set to within what a record can hold.
+func metadataTooLong(s string, limit int) bool {
+	return len(s) > math.MaxInt16 || (len(s) > limit && utf16Len(s) > limit)
 }

@@ -3,6 +3,7 @@ package group
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 
@@ -59,7 +60,10 @@ func (c *Coordinator) OnTopicsDeleted(topics []string) {
 func call[T any](ctx context.Context, c *Coordinator, group string, step func(*machine, *runtime.Effects, *runtime.Promise)) (T, error) {
 	var none T
 	n := c.opts.Partitions()
-	if n <= 0 {
+	switch {
+	case len(group) > maxNameBytes:
+		return none, kerr.InvalidGroupID
+	case n <= 0:
 		return none, kerr.CoordinatorNotAvailable
 	}
 	v, err := c.rt.Call(ctx, PartitionFor(group, n), step)
@@ -77,6 +81,8 @@ func (c *Coordinator) JoinGroup(ctx context.Context, cl Client, r *kmsg.JoinGrou
 		return joinFailure(r.Version, r.MemberID, codeInvalidGroup)
 	case session < cfg.MinSessionTimeout || session > cfg.MaxSessionTimeout:
 		return joinFailure(r.Version, r.MemberID, codeInvalidSession)
+	case joinTooLong(cl, r):
+		return joinFailure(r.Version, "", kerr.InvalidRequest.Code)
 	}
 	cl = cl.normal()
 	resp, err := call[*kmsg.JoinGroupResponse](ctx, c, r.Group, func(m *machine, fx *runtime.Effects, p *runtime.Promise) {
@@ -273,6 +279,17 @@ func each(n int, fn func(i int)) {
 		})
 	}
 	wg.Wait()
+}
+
+// maxNameBytes bounds the names that a client may choose: the records have 15 bits for their length, and a member id is made
+// of two of them. A longer one would be stored as something that cannot be read again.
+const maxNameBytes = 16000
+
+// joinTooLong reports whether a name of the request is longer than a record can hold.
+func joinTooLong(cl Client, r *kmsg.JoinGroupRequest) bool {
+	long := func(s string) bool { return len(s) > maxNameBytes }
+	return long(cl.ID) || long(cl.Host) || long(r.ProtocolType) || (r.InstanceID != nil && long(*r.InstanceID)) ||
+		slices.ContainsFunc(r.Protocols, func(p kmsg.JoinGroupRequestProtocol) bool { return long(p.Name) })
 }
 
 func (cl Client) normal() Client {

@@ -220,3 +220,30 @@ func TestPartitionFor(t *testing.T) {
 		t.Errorf("javaHash = %d", got)
 	}
 }
+
+// TestNamesThatNoRecordHolds: what cannot be read again must not be written.
+func TestNamesThatNoRecordHolds(t *testing.T) {
+	log := &memlog.Log{}
+	c := start(t, log, nil)
+	long := string(make([]byte, 40000))
+	byID := joinRequest("g", "")
+	byID.InstanceID = &long
+	if code := c.JoinGroup(t.Context(), Client{ID: "c"}, byID).ErrorCode; code != 42 {
+		t.Errorf("instance id: code %d", code)
+	}
+	if code := c.JoinGroup(t.Context(), Client{ID: long}, joinRequest("g", "")).ErrorCode; code != 42 {
+		t.Errorf("client id: code %d", code)
+	}
+	if code := c.JoinGroup(t.Context(), Client{ID: "c"}, joinRequest(long, "")).ErrorCode; code != codeInvalidGroup {
+		t.Errorf("join: code %d", code)
+	}
+	if code := c.OffsetCommit(t.Context(), Client{}, commitRequest(long, "", -1, "t", 1)).Topics[0].Partitions[0].ErrorCode; code != codeInvalidGroup {
+		t.Errorf("commit: code %d", code)
+	}
+	if code := c.OffsetCommit(t.Context(), Client{}, commitRequest("g", "", -1, long, 1)).Topics[0].Partitions[0].ErrorCode; code != codeUnknownTopicOrPart {
+		t.Errorf("topic: code %d", code)
+	}
+	if log.Appends() != 0 {
+		t.Errorf("%d appends", log.Appends())
+	}
+}

@@ -76,6 +76,10 @@ func (m *machine) joinNew(fx *runtime.Effects, g *classicGroup, cl Client, r *km
 		m.addMember(fx, g, id, cl, r, p)
 		return
 	}
+	if len(g.pendingJoin) >= m.opts.Config().MaxPendingJoins {
+		fx.ReplyNow(p, joinFailure(r.Version, "", codeGroupMaxSize))
+		return
+	}
 	g.pendingJoin[id] = struct{}{}
 	fx.SetTimer(sessionKey(g.id, id), millis(r.SessionTimeoutMillis), func(fx *runtime.Effects) { m.expireSession(fx, g, id) })
 	fx.ReplyNow(p, joinFailure(r.Version, id, codeMemberIDRequired))

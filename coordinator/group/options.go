@@ -23,6 +23,7 @@ type Config struct {
 	OffsetMetadataMaxChars int           // offset.metadata.max.bytes, 4096; Kafka counts UTF-16 units, and so do we
 	OffsetsRetention       time.Duration // offsets.retention.minutes, 7 days
 	OffsetsRetentionCheck  time.Duration // offsets.retention.check.interval.ms, 10 min
+	MaxPendingJoins        int           // ids handed out and not used yet (KIP-394), per group; ours, 10,000
 	NewMemberJoinTimeout   time.Duration // how long a joiner may wait for its first generation, 5 min (fixed in Kafka)
 }
 
@@ -36,6 +37,7 @@ func DefaultConfig() Config {
 		OffsetMetadataMaxChars: 4096,
 		OffsetsRetention:       7 * 24 * time.Hour,
 		OffsetsRetentionCheck:  10 * time.Minute,
+		MaxPendingJoins:        10_000,
 		NewMemberJoinTimeout:   5 * time.Minute,
 	}
 }
