@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -95,7 +96,8 @@ func (b *Bucket) deleteBatch(ctx context.Context, keys []string) error {
 func (b *Bucket) AbortUploads(ctx context.Context, prefix string, before time.Time) (int, error) {
 	// NB: the library blocks on its channel for ever where nobody reads to its end, hence the cancel and the drain.
 	listCtx, w := b.watch(ctx, 0)
-	uploads := b.core.ListIncompleteUploads(listCtx, b.opts.Bucket, prefix, true)
+	// NB: MinIO finds uploads by their whole key or with no prefix at all, so the prefix is applied here.
+	uploads := b.core.ListIncompleteUploads(listCtx, b.opts.Bucket, "", true)
 	defer func() {
 		w.stop()
 		for range uploads {
@@ -107,7 +109,7 @@ func (b *Bucket) AbortUploads(ctx context.Context, prefix string, before time.Ti
 		if u.Err != nil {
 			return n, fmt.Errorf("list uploads below %q: %w", prefix, mapError(listCtx, u.Err))
 		}
-		if u.Initiated.Before(before) {
+		if strings.HasPrefix(u.Key, prefix) && u.Initiated.Before(before) {
 			if err := b.abort(ctx, u); err != nil {
 				return n, fmt.Errorf("abort upload of %q: %w", u.Key, err)
 			}

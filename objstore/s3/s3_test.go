@@ -278,10 +278,11 @@ func TestAbortUploads(t *testing.T) {
 					t.Errorf("abort below %q: %d, %v, want %d", prefix, n, err, want)
 				}
 			}
-			// NB: MinIO lists uploads by exact key only, so a prefix finds none there.
 			f("p/1", time.Now().Add(-time.Hour), 0)
 			f("p/1", time.Now().Add(time.Hour), 1)
 			f("p/1", time.Now().Add(time.Hour), 0)
+			f("p/", time.Now().Add(time.Hour), 1)
+			f("", time.Now().Add(time.Hour), 1)
 		})
 	}
 }
