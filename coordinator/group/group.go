@@ -48,12 +48,11 @@ func (c *Coordinator) Resign(partition int32) { c.rt.Resign(partition) }
 // Stop resigns all partitions and waits for their goroutines, or for ctx.
 func (c *Coordinator) Stop(ctx context.Context) error { return c.rt.Stop(ctx) }
 
-// OnTopicsDeleted drops the offsets of topics that were deleted, in all partitions that are led here. It returns when the
-// tombstones are handed over; a partition that loads at the moment is left to retention.
+// OnTopicsDeleted drops the offsets of topics that were deleted, in all partitions that are led here; those that load at the
+// moment do so after it. It returns at once.
 func (c *Coordinator) OnTopicsDeleted(topics []string) {
-	for _, p := range c.rt.Partitions() {
-		c.rt.Post(p, func(m *machine, fx *runtime.Effects) { m.topicsDeleted(fx, topics) })
-	}
+	topics = slices.Clone(topics)
+	c.rt.PostAll(func(m *machine, fx *runtime.Effects) { m.topicsDeleted(fx, topics) })
 }
 
 // call runs a step in the shard of a group and waits for its answer of type T.

@@ -102,7 +102,9 @@ func (r *Runtime[M]) Call(ctx context.Context, partition int32, step func(m M, f
 	if s == nil || s.stopped() {
 		return nil, fmt.Errorf("coordinator partition %d: %w", partition, kerr.NotCoordinator)
 	}
-	if !s.active.Load() {
+	select {
+	case <-s.loaded:
+	default:
 		return nil, fmt.Errorf("coordinator partition %d: %w", partition, kerr.CoordinatorLoadInProgress)
 	}
 	r.inst.add(r.inst.requests, 1)
@@ -142,19 +144,25 @@ func (r *Runtime[M]) Stop(ctx context.Context) error {
 	}
 }
 
-// Post runs step in the shard of the partition and does not wait for it. Where the partition is not led here or still
-// loads, the step is dropped; it reports whether it was taken. It waits for room in the mailbox.
-func (r *Runtime[M]) Post(partition int32, step func(m M, fx *Effects)) bool {
+// PostAll runs step in every shard that this broker leads, once each, after it is loaded. It returns at once; a shard that is
+// stopped before its turn has come is left out.
+func (r *Runtime[M]) PostAll(step func(m M, fx *Effects)) {
 	r.mu.Lock()
-	s := r.mu.shards[partition]
-	r.mu.Unlock()
-	if s == nil || !s.active.Load() {
-		return false
-	}
-	select {
-	case s.mailbox <- step:
-		return true
-	case <-s.ctx.Done():
-		return false
+	defer r.mu.Unlock()
+	for _, s := range r.mu.shards {
+		if s.stopped() {
+			continue
+		}
+		r.group.Go(func(context.Context) {
+			select {
+			case <-s.loaded:
+			case <-s.ctx.Done():
+				return
+			}
+			select {
+			case s.mailbox <- step:
+			case <-s.ctx.Done():
+			}
+		})
 	}
 }

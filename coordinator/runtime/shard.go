@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -24,7 +23,7 @@ type shard[M Machine] struct {
 	epoch     base.LeaderEpoch
 	log       *slog.Logger
 	mailbox   chan func(M, *Effects)
-	active    atomic.Bool        // loaded: requests are taken
+	loaded    chan struct{}      // closed when the log is replayed: requests are taken
 	ctx       context.Context    // ends with stop: nobody is answered any more
 	stop      context.CancelFunc // may be called from any goroutine, more than once
 	drained   chan struct{}      // closed by the goroutine: no append of this shard or of those before it is in flight
@@ -45,6 +44,7 @@ func newShard[M Machine](r *Runtime[M], partition int32, epoch base.LeaderEpoch,
 		log: r.opts.Logger.With(slog.String("coordinator", r.opts.Name), slog.Int("partition", int(partition)),
 			slog.Int("epoch", int(epoch))),
 		mailbox: make(chan func(M, *Effects), r.opts.MailboxRequests),
+		loaded:  make(chan struct{}),
 		drained: make(chan struct{}),
 		timers:  newTimers(),
 		pipe:    pipeline{maxBatch: r.opts.MaxBatchBytes},
@@ -62,9 +62,8 @@ func (s *shard[M]) run(context.Context) {
 	defer s.rt.inst.add(s.rt.inst.shards, -1)
 	if s.load() {
 		s.step(s.machine.Loaded)
-		s.active.Store(true)
+		close(s.loaded)
 		s.serve()
-		s.active.Store(false)
 	}
 	if s.alarm != nil {
 		s.alarm.Stop()
