@@ -34,7 +34,8 @@ func handleCreateTopics(s *Server, _ context.Context, r *request) (kmsg.Response
 		}
 		out := kmsg.NewCreateTopicsResponseTopic()
 		out.Topic, out.NumPartitions, out.ReplicationFactor = t.Topic, -1, -1
-		topic, err := (*metadataTopic)(nil), error(nil)
+		var topic *metadataTopic
+		var err error
 		if times[t.Topic] > 1 {
 			err = refuse(kerr.InvalidRequest, "Duplicate topic name.")
 			times[t.Topic] = 0

@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -81,7 +82,7 @@ func (s *Server) create(name string, fn func(ctx context.Context) error) {
 			return fn(ctx)
 		}()
 		if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) && ctx.Err() == nil {
-			s.log.Warn("topic was not created for a client that asked for it", "topic", name, "err", err)
+			s.log.Warn("topic was not created for a client that asked for it", slog.String("topic", name), slog.Any("err", err))
 		}
 	})
 	if !started {

@@ -100,11 +100,11 @@ func (c *conn) logEnd(err error) {
 	switch {
 	case errors.As(err, &bad):
 		if c.s.loud.allow(c.s.opts.Clock.Now()) {
-			c.s.log.Info("connection closed: protocol violation", "client", c.host, "reason", bad.what)
+			c.s.log.Info("connection closed: protocol violation", slog.String("client", c.host), slog.String("reason", bad.what))
 		}
 	case err == nil, errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, errIdle), errors.Is(err, errDraining):
 	default:
-		c.s.log.Log(context.Background(), slog.LevelDebug, "connection ended", "client", c.host, "err", err)
+		c.s.log.Debug("connection ended", slog.String("client", c.host), slog.Any("err", err))
 	}
 }
 
@@ -290,7 +290,7 @@ func (c *conn) answer(r *request) {
 	}
 	switch {
 	case err != nil:
-		c.s.log.Debug("connection closed by a request", "api", r.route.name, "client", c.host, "err", err)
+		c.s.log.Debug("connection closed by a request", slog.String("api", r.route.name), slog.String("client", c.host), slog.Any("err", err))
 		c.breakOff()
 		return
 	case resp == nil || c.isBroken():
@@ -353,7 +353,8 @@ func (s *Server) park(r *request) {
 func (c *conn) bug(p any, where string) error { return c.s.bug(p, where, c.host) }
 
 func (s *Server) bug(p any, where, client string) error {
-	s.log.Error("bug: panic in a connection", "where", where, "client", client, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	s.log.Error("bug: panic in a connection", slog.String("where", where), slog.String("client", client),
+		slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
 	return fmt.Errorf("panic in %s: %v", where, p)
 }
 
@@ -375,7 +376,7 @@ func (c *conn) write(r *request, resp kmsg.Response) error {
 		b = append(b, 0)
 	}
 	var parts net.Buffers
-	total := 0
+	var total int
 	if f, ok := resp.(*fetchResponse); ok {
 		b, parts, total = f.encode(b)
 	} else {
@@ -403,7 +404,6 @@ func (c *conn) send(parts net.Buffers) error {
 			p := parts[0]
 			if n := writeStep - size; len(p) > n {
 				step, parts[0] = append(step, p[:n]), p[n:]
-				size += n
 				break
 			}
 			step, parts, size = append(step, p), parts[1:], size+len(p)

@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -44,7 +45,8 @@ func codeOf(err error) (code int16, known bool) {
 func (r *request) code(err error) int16 {
 	code, known := codeOf(err)
 	if !known && r.conn.s.loud.allow(r.conn.s.opts.Clock.Now()) {
-		r.conn.s.log.Error("request failed with an unexpected error", "api", r.route.name, "client", r.clientID, "err", err)
+		r.conn.s.log.Error("request failed with an unexpected error", slog.String("api", r.route.name),
+			slog.String("client", r.clientID), slog.Any("err", err))
 	}
 	r.note(code)
 	return code
@@ -68,7 +70,7 @@ func messageOf(err error) *string {
 		text := err.Error()
 		return &text
 	}
-	if text, ok := kafkaText[k.Code]; ok && err == error(k) {
+	if text, ok := kafkaText[k.Code]; ok && err.Error() == k.Error() {
 		return &text
 	}
 	text := strings.TrimSuffix(strings.TrimSuffix(err.Error(), k.Error()), ": ")

@@ -191,7 +191,7 @@ func TestFetchSession(t *testing.T) {
 // TestSessionCacheLimits: slots, eviction and the bound on partitions.
 func TestSessionCacheLimits(t *testing.T) {
 	manual := clock.NewManual(time.Unix(1000, 0))
-	c := newSessionCache(manual, 2, 10)
+	c := newSessionCache(manual, counter(), 2, 10)
 	create := func(partitions int) int32 {
 		req := kmsg.NewPtrFetchRequest()
 		req.Version, req.SessionEpoch = 12, 0
@@ -285,4 +285,10 @@ func TestListOffsetsVersions(t *testing.T) {
 	if got := ask(7, -1, 9); got[0].ErrorCode != 3 || got[0].Offset != -1 {
 		t.Errorf("unknown partition: %+v", got)
 	}
+}
+
+// counter stands for randomness.
+func counter() func() uint32 {
+	n := uint32(0)
+	return func() uint32 { n++; return n }
 }

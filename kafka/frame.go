@@ -104,11 +104,9 @@ func (c *conn) readHead() error {
 		c.in = c.s.buffers.reader(c.nc)
 	}
 	if n < 4 {
-		m, err := io.ReadFull(c.in, c.head[n:4])
-		if err != nil {
+		if _, err := io.ReadFull(c.in, c.head[n:4]); err != nil {
 			return fmt.Errorf("read length: %w", err)
 		}
-		n += m
 	}
 	size := int32(binary.BigEndian.Uint32(c.head[:4]))
 	if size < headSize-4 || size > c.s.opts.Limits.MaxRequestBytes {

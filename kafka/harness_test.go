@@ -3,10 +3,12 @@ package kafka
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -70,7 +72,7 @@ func newEdge(t testing.TB, change func(*Options)) *edge {
 		if err := e.s.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
 		}
-		if err := <-served; err != ErrServerClosed {
+		if err := <-served; !errors.Is(err, ErrServerClosed) {
 			t.Errorf("serve returned %v", err)
 		}
 	})
@@ -231,7 +233,7 @@ func (p *probe) closed() {
 	var b [1]byte
 	if n, err := p.nc.Read(b[:]); n != 0 || err == nil {
 		p.t.Fatalf("connection is open and answered byte %x (err %v)", b[:n], err)
-	} else if ne, ok := err.(net.Error); ok && ne.Timeout() {
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
 		p.t.Fatal("connection was not closed")
 	}
 }
@@ -502,12 +504,15 @@ func (g *fakeGroups) DeleteGroups(_ context.Context, _ group.Client, r *kmsg.Del
 // waitFor polls a condition that another goroutine makes true.
 func waitFor(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(20 * time.Second)
 	for !cond() {
-		if time.Now().After(deadline) {
+		select {
+		case <-tick.C:
+		case <-deadline:
 			t.Fatalf("never happened: %s", what)
 		}
-		time.Sleep(time.Millisecond) // polled, not timed
 	}
 }
 

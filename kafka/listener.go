@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"net"
 	"strconv"
@@ -35,7 +36,7 @@ func (s *Server) Serve(l net.Listener) error {
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
 		default:
-			s.log.Warn("accept failed", "addr", l.Addr().String(), "err", err)
+			s.log.Warn("accept failed", slog.String("addr", l.Addr().String()), slog.Any("err", err))
 			timer := s.opts.Clock.NewTimer(acceptPause)
 			select {
 			case <-timer.C:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -70,7 +71,7 @@ func newMetrics(m metric.Meter, s *Server) *metrics {
 	gauge("varve_kafka_fetch_sessions_limit", "max.incremental.fetch.session.cache.slots.", "{session}", func() int64 { return int64(s.opts.Limits.FetchSessionSlots) })
 	gauge("varve_kafka_fetch_session_partitions", "Partitions in all fetch sessions.", "{partition}", func() int64 { _, n := s.sessions.size(); return int64(n) })
 	if err := errors.Join(errs...); err != nil {
-		s.log.Error("metrics are incomplete", "err", err)
+		s.log.Error("metrics are incomplete", slog.Any("err", err))
 	}
 	return x
 }

@@ -2,6 +2,8 @@ package kafka
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"log/slog"
 	"time"
@@ -33,13 +35,14 @@ type Options struct {
 	// LogDir is the absolute path that DescribeLogDirs shows.
 	LogDir string
 
-	Clock  clock.Clock  // default clock.Real
-	Logger *slog.Logger // default slog.Default
-	Meter  metric.Meter // default: no metrics
-	Tracer trace.Tracer // default: no spans
-	Quota  QuotaFunc    // default: nobody is throttled
-	Limits Limits       // zero fields take their defaults
-	_      struct{}     // options are named
+	Clock  clock.Clock   // default clock.Real
+	Rand   func() uint32 // of fetch session ids, which must not repeat after a restart; default crypto/rand
+	Logger *slog.Logger  // default slog.Default
+	Meter  metric.Meter  // default: no metrics
+	Tracer trace.Tracer  // default: no spans
+	Quota  QuotaFunc     // default: nobody is throttled
+	Limits Limits        // zero fields take their defaults
+	_      struct{}      // options are named
 }
 
 // Limits bound what clients can make the server hold (I10). Sizes are bytes.
@@ -103,6 +106,9 @@ func (o *Options) EnsureDefaults() {
 	if o.Clock == nil {
 		o.Clock = clock.Real{}
 	}
+	if o.Rand == nil {
+		o.Rand = randomUint32
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -115,6 +121,12 @@ func (o *Options) EnsureDefaults() {
 	if o.Advertised == nil {
 		o.Advertised = func() (string, int32) { return "", -1 }
 	}
+}
+
+func randomUint32() uint32 {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+	return binary.BigEndian.Uint32(b[:])
 }
 
 // Validate reports what a Server cannot work with.
@@ -172,7 +184,7 @@ func newServer(o Options, deps backends) *Server {
 	s.requests = newLanes(o.Clock, o.Limits.RequestMemoryBytes)
 	s.parked = newAdmission(o.Clock, o.Limits.RequestMemoryBytes)
 	s.fetched = &fetchMemory{limit: o.Limits.FetchMemoryBytes}
-	s.sessions = newSessionCache(o.Clock, o.Limits.FetchSessionSlots, o.Limits.FetchSessionMaxParts)
+	s.sessions = newSessionCache(o.Clock, o.Rand, o.Limits.FetchSessionSlots, o.Limits.FetchSessionMaxParts)
 	s.creating = newCreations(o.Limits.AutoCreateInFlight)
 	s.conns.init()
 	s.met = newMetrics(o.Meter, s)

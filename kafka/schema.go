@@ -180,7 +180,7 @@ func (w *walker) count(n int) {
 
 // length reads an array length; -1 is null.
 func (w *walker) length() int {
-	n := 0
+	var n int
 	if w.flexible {
 		n = w.uvarint() - 1
 	} else {

@@ -99,7 +99,6 @@ func (a ingestAppender) Append(ctx context.Context, acks int16, timeoutMs int32,
 
 // Short names for the parts of an image that handlers pass around.
 type (
-	metadataTopic     = metadata.Topic
-	metadataPartition = metadata.Partition
-	metadataBroker    = metadata.Broker
+	metadataTopic  = metadata.Topic
+	metadataBroker = metadata.Broker
 )

@@ -3,7 +3,6 @@ package kafka
 import (
 	"container/list"
 	"math"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -72,6 +71,7 @@ type session struct {
 // was idle for sessionEviction, or a smaller one that is that old.
 type sessionCache struct {
 	clock    clock.Clock
+	rand     func() uint32
 	slots    int
 	maxParts int
 	mu       struct {
@@ -81,8 +81,8 @@ type sessionCache struct {
 	}
 }
 
-func newSessionCache(c clock.Clock, slots, maxParts int) *sessionCache {
-	s := &sessionCache{clock: c, slots: slots, maxParts: maxParts}
+func newSessionCache(c clock.Clock, rand func() uint32, slots, maxParts int) *sessionCache {
+	s := &sessionCache{clock: c, rand: rand, slots: slots, maxParts: maxParts}
 	s.mu.byID = map[int32]*session{}
 	return s
 }
@@ -270,7 +270,7 @@ func (s *sessionCache) create(fc *fetchContext) int32 {
 		return 0
 	}
 	for ses.id == 0 || s.mu.byID[ses.id] != nil {
-		ses.id = rand.Int32N(math.MaxInt32-1) + 1
+		ses.id = int32(s.rand() & math.MaxInt32)
 	}
 	s.mu.byID[ses.id] = ses
 	s.mu.parts += ses.size

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"reflect"
 	"regexp"
@@ -215,7 +214,7 @@ func TestFetchEncodingEqualsKmsg(t *testing.T) {
 		for i := 0; i < 100; i++ {
 			f := randomFetchResponse(rnd, v)
 			_, parts, total := f.encode(nil)
-			got := bytes.Join(net.Buffers(parts), nil)
+			got := bytes.Join(parts, nil)
 			plain := f.FetchResponse
 			for ti := range plain.Topics {
 				for pi := range plain.Topics[ti].Partitions {
