@@ -67,8 +67,9 @@ func (s *Store) growTopic(ctx context.Context, t *Topic, added []Partition) erro
 	if err != nil {
 		return fmt.Errorf("create partitions of %s: %w", t.Name, err)
 	}
-	if !committed {
-		return refuse(kerr.UnknownTopicOrPartition, "%s", kerr.UnknownTopicOrPartition.Description)
+	if !committed { // deleted meanwhile, or an earlier change of it is not finished
+		s.sweepLater()
+		return fmt.Errorf("create partitions of %s: %w", t.Name, errLostRace)
 	}
 	return nil
 }
@@ -119,8 +120,8 @@ func (s *Store) DeleteTopic(ctx context.Context, id base.TopicID) error {
 	if !image.Broker().DeleteTopicEnable {
 		return refuse(kerr.TopicDeletionDisabled, "%s", kerr.TopicDeletionDisabled.Description)
 	}
-	for range casAttempts {
-		gone, err := s.removeTopic(ctx, t)
+	for attempt := range casAttempts {
+		gone, err := s.removeTopic(ctx, t, attempt == 0)
 		if err != nil {
 			return fmt.Errorf("delete topic %s: %w", t.Name, err)
 		}
@@ -131,8 +132,9 @@ func (s *Store) DeleteTopic(ctx context.Context, id base.TopicID) error {
 	return fmt.Errorf("delete topic %s: %w", t.Name, errLostRace)
 }
 
-// removeTopic makes one attempt; gone is false where the topic changed meanwhile.
-func (s *Store) removeTopic(ctx context.Context, t *Topic) (gone bool, err error) {
+// removeTopic makes one attempt, at first in a single transaction where the topic is small enough and no change of it is
+// pending; gone is false where that did not hold or the topic changed meanwhile.
+func (s *Store) removeTopic(ctx context.Context, t *Topic, single bool) (gone bool, err error) {
 	kv, ok, err := s.kv.Get(ctx, topicKey(t.Name))
 	if err != nil {
 		return false, wrapKV(err, "read the topic")
@@ -149,7 +151,7 @@ func (s *Store) removeTopic(ctx context.Context, t *Topic) (gone bool, err error
 	}
 	cmps := []Cmp{Unchanged(kv.Key, kv.ModRevision)}
 	ops := []Op{Delete(kv.Key), Delete(configKey(Resource{Type: ResourceTopic, Name: t.Name}))}
-	if len(t.Partitions) <= tombstonesPerTxn {
+	if single && len(t.Partitions) <= tombstonesPerTxn {
 		bury, err := s.burials(ctx, t.ID, 0)
 		if err != nil {
 			return false, err

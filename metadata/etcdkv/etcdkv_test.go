@@ -2,6 +2,7 @@ package etcdkv
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"testing"
 
@@ -66,5 +67,17 @@ func TestStartIsBounded(t *testing.T) {
 	})
 	if err == nil {
 		t.Fatal("started under a context that had ended")
+	}
+}
+
+func TestSecondProcessIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	m := start(t, dir)
+	defer stop(t, m)
+	_, err := Start(t.Context(), Options{
+		NodeID: 1, DataDir: dir, PeerAddr: "127.0.0.1:0", ClientAddr: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler),
+	})
+	if !errors.Is(err, ErrLocked) {
+		t.Fatalf("a second member on the same directory: %v", err)
 	}
 }

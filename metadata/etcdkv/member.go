@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
@@ -28,7 +29,11 @@ type Member struct {
 	watcher *clientv3.Client // TCP: watches only
 	kv      *KV
 	gauges  metric.Registration
+	lock    *fileutil.LockedFile
 }
+
+// ErrLocked says that another process runs a member on the same data directory.
+var ErrLocked = errors.New("the data directory is in use by another process")
 
 // Start embeds a member and returns once it serves: with one voter that takes an election of one and a few syncs. ctx
 // bounds the start only.
@@ -38,16 +43,16 @@ func Start(ctx context.Context, opts Options) (*Member, error) {
 		return nil, err
 	}
 	setWALSegment()
-	if err := os.MkdirAll(filepath.Join(opts.DataDir, "etcd"), 0o700); err != nil {
-		return nil, fmt.Errorf("start etcd: %w", err)
-	}
 	m := &Member{core: newSlogCore(opts.Logger)}
 	cfg, err := opts.config(m.core)
 	if err != nil {
 		return nil, err
 	}
-	if m.etcd, err = embed.StartEtcd(cfg); err != nil {
+	if m.lock, err = lockDir(filepath.Join(opts.DataDir, "etcd")); err != nil {
 		return nil, fmt.Errorf("start etcd: %w", err)
+	}
+	if m.etcd, err = embed.StartEtcd(cfg); err != nil {
+		return nil, errors.Join(fmt.Errorf("start etcd: %w", err), m.lock.Close())
 	}
 	if err := m.awaitReady(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("start etcd: %w", err), m.Close())
@@ -67,6 +72,18 @@ func Start(ctx context.Context, opts Options) (*Member, error) {
 	}
 	m.kv = &KV{kv: m.local, watcher: m.watcher, group: service.NewGroup(context.Background())}
 	return m, nil
+}
+
+// lockDir takes the directory for this process: etcd itself would wait for the other one without a word.
+func lockDir(dir string) (*fileutil.LockedFile, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := fileutil.TryLockFile(filepath.Join(dir, "LOCK"), os.O_CREATE|os.O_RDWR, 0o600)
+	if errors.Is(err, fileutil.ErrLocked) {
+		return nil, fmt.Errorf("%s: %w", dir, ErrLocked)
+	}
+	return lock, err
 }
 
 func (m *Member) awaitReady(ctx context.Context) error {
@@ -109,5 +126,5 @@ func (m *Member) Close() error {
 		}
 	}
 	m.etcd.Close()
-	return errors.Join(errs...)
+	return errors.Join(append(errs, m.lock.Close())...)
 }
