@@ -28,6 +28,7 @@ func (t *Tiering) run(ctx context.Context) {
 			pause = min(2*pause, t.o.RetryMax)
 		case n == 0:
 			pause = t.o.RetryMin
+			t.buffers.drop()
 			t.await(ctx)
 		default:
 			pause = t.o.RetryMin

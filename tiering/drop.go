@@ -3,6 +3,7 @@ package tiering
 import (
 	"context"
 	"fmt"
+	"sort"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -129,18 +130,28 @@ func (t *Tiering) Load(ctx context.Context, root metadata.Root) (*manifest.Manif
 
 // EntriesOf calls fn for the segments that a manifest names, oldest first, until it returns false.
 func (t *Tiering) EntriesOf(ctx context.Context, m *manifest.Manifest, fn func(manifest.Entry) bool) error {
+	return t.entriesFrom(ctx, m, m.LogStart, nil, fn)
+}
+
+// entriesFrom is EntriesOf for the segments that end behind from, without the archives of which skip says so.
+func (t *Tiering) entriesFrom(ctx context.Context, m *manifest.Manifest, from base.Offset, skip func(manifest.ArchiveRef) bool, fn func(manifest.Entry) bool) error {
+	from = max(from, m.LogStart)
 	for _, ref := range m.Archives {
+		if ref.End <= from || skip != nil && skip(ref) {
+			continue
+		}
 		a, err := t.archiveAt(ctx, ref)
 		if err != nil {
 			return err
 		}
-		for _, e := range a.Live(m.LogStart) {
+		for _, e := range a.Live(from) {
 			if !fn(e) {
 				return nil
 			}
 		}
 	}
-	for _, e := range m.Entries {
+	i := sort.Search(len(m.Entries), func(i int) bool { return m.Entries[i].End > from })
+	for _, e := range m.Entries[i:] {
 		if !fn(e) {
 			return nil
 		}

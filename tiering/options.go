@@ -68,6 +68,7 @@ type Options struct {
 	ManifestBytes  int64         // memory for decoded manifests and archives; default 32 MiB
 	FooterBytes    int64         // memory for decoded segment footers; default 16 MiB
 	ReadAheadBytes int64         // what a sequential reader prefetches; default 4 MiB
+	ReadUnitBytes  int64         // block size of the cache: a read that stays within one needs no copy; default 1 MiB
 	GarbageEntries int           // objects let go of that wait for compaction; more are left to the sweep; default 100,000
 	PendingIntents int           // ids of finished intents whose deletion did not succeed yet; default 10,000
 	Layout         segment.Layout
@@ -105,6 +106,7 @@ func (o *Options) EnsureDefaults() {
 	orDefault(&o.ManifestBytes, 32<<20)
 	orDefault(&o.FooterBytes, 16<<20)
 	orDefault(&o.ReadAheadBytes, 4<<20)
+	orDefault(&o.ReadUnitBytes, 1<<20)
 	orDefault(&o.GarbageEntries, 100_000)
 	orDefault(&o.PendingIntents, 10_000)
 }

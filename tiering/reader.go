@@ -53,8 +53,12 @@ func (r *Reader) Read(ctx context.Context, log base.LogID, from base.Offset, max
 			return nil, fmt.Errorf("read %s at %d: %w", m.TP, from, err)
 		}
 		out, left = append(out, batches...), left-n
-		if !done || e.End >= m.End || (left <= 0 && len(out) > 0) {
+		switch {
+		case left <= 0 && len(out) > 0, !done && n == 0, done && e.End >= m.End:
 			return out, nil
+		case !done:
+			from = out[len(out)-1].NextOffset()
+			continue
 		}
 		from = e.End
 		if e, err = r.find(ctx, m, from); err != nil {
@@ -107,8 +111,9 @@ func (r *Reader) find(ctx context.Context, m *manifest.Manifest, from base.Offse
 	return a.Entries[j], nil
 }
 
-// readSegment reads about maxBytes of one segment from the batch that holds from on. With must at least one batch is
-// returned however long it is. done means that the segment's end was reached.
+// readSegment reads at most maxBytes of one segment from the batch that holds from on, and no further than one unit of the
+// cache, so that the batches share its memory. With must at least one batch is returned however long it is. done means
+// that the segment's end was reached.
 func (r *Reader) readSegment(ctx context.Context, m *manifest.Manifest, e manifest.Entry, from base.Offset, maxBytes int, must bool) (out []record.Batch, n int, done bool, err error) {
 	f, err := r.footer(ctx, e)
 	if err != nil {
@@ -116,12 +121,12 @@ func (r *Reader) readSegment(ctx context.Context, m *manifest.Manifest, e manife
 	}
 	i := f.Locate(from)
 	pos := f.Index[i].Position
-	want := f.StretchEnd(i) + int64(max(maxBytes, 0))
+	want := r.unitEnd(e, f, pos, f.StretchEnd(i)+int64(max(maxBytes, 0)))
+	r.readAhead(m, e, f, want)
 	data, err := r.body(ctx, e, f, pos, want)
 	if err != nil {
 		return nil, 0, false, err
 	}
-	r.readAhead(m, e, f, pos+int64(len(data)))
 	for pos < f.BodyBytes {
 		b, rest, err := record.Split(data)
 		if err != nil {
@@ -129,16 +134,16 @@ func (r *Reader) readSegment(ctx context.Context, m *manifest.Manifest, e manife
 			if !short {
 				return nil, 0, false, base.MarkCorruption(fmt.Errorf("segment %s at %d: batch at %d: %w", e.Object, e.Pos, pos, err))
 			}
-			if len(out) > 0 || !must {
+			if len(out) > 0 || !must && length > int64(maxBytes) {
 				return out, n, false, nil
 			}
-			if data, err = r.body(ctx, e, f, pos, pos+length); err != nil { // the one batch that is longer than the read
+			if data, err = r.body(ctx, e, f, pos, pos+length); err != nil { // a batch that crosses the unit's end
 				return nil, 0, false, err
 			}
 			continue
 		}
 		if b.NextOffset() > from {
-			if len(out) > 0 && n+len(b) > maxBytes || !must && len(out) == 0 && len(b) > maxBytes {
+			if (len(out) > 0 || !must) && n+len(b) > maxBytes {
 				return out, n, false, nil
 			}
 			out, n = append(out, b), n+len(b)
@@ -146,6 +151,18 @@ func (r *Reader) readSegment(ctx context.Context, m *manifest.Manifest, e manife
 		data, pos = rest, pos+int64(len(b))
 	}
 	return out, n, true, nil
+}
+
+// unitEnd shortens a read of the body [pos, to) so that it ends with the unit of the object that pos lies in. Units are the
+// cache's blocks: a range within one is served without a copy.
+func (r *Reader) unitEnd(e manifest.Entry, f *segment.Footer, pos, to int64) int64 {
+	unit := r.t.o.ReadUnitBytes
+	end := (e.Pos+pos)/unit*unit + unit - e.Pos
+	end = end / f.BlockBytes * f.BlockBytes
+	if end > pos {
+		to = min(to, end)
+	}
+	return min(to, f.BodyBytes)
 }
 
 // missing reports whether data is only the beginning of a batch, and how long that is (at least).
@@ -230,8 +247,8 @@ func (r *Reader) refetch(ctx context.Context, e manifest.Entry, off, length int6
 // readAheadSegments bounds how many segments one read looks ahead, however short they are.
 const readAheadSegments = 8
 
-// readAhead prefetches what a sequential reader wants next: more of this segment, then footers and beginnings of those
-// that follow.
+// readAhead prefetches what a sequential reader wants after position pos: more of this segment, then footers and beginnings
+// of those that follow.
 func (r *Reader) readAhead(m *manifest.Manifest, e manifest.Entry, f *segment.Footer, pos int64) {
 	if r.t.o.Cache == nil {
 		return
@@ -263,7 +280,7 @@ func (t *Tiering) cached(ctx context.Context, e manifest.Entry, off, length int6
 // Aborted lists aborted transactions that overlap [from, to), in offset order.
 func (r *Reader) Aborted(ctx context.Context, log base.LogID, from, to base.Offset) ([]AbortedTxn, error) {
 	var out []AbortedTxn
-	err := r.scan(ctx, log, from, func(e manifest.Entry) (bool, error) {
+	err := r.scan(ctx, log, from, nil, func(e manifest.Entry) (bool, error) {
 		if e.Base >= to {
 			return false, nil
 		}
@@ -284,13 +301,15 @@ func (r *Reader) Aborted(ctx context.Context, log base.LogID, from, to base.Offs
 	return out, err
 }
 
-// scan calls fn for the named segments that end behind from, oldest first, until it returns false.
-func (r *Reader) scan(ctx context.Context, log base.LogID, from base.Offset, fn func(manifest.Entry) (bool, error)) error {
+// scan calls fn for the named segments that end behind from, oldest first, until it returns false. Archives of which skip
+// says so are not looked into; skip may be nil.
+func (r *Reader) scan(ctx context.Context, log base.LogID, from base.Offset, skip func(manifest.ArchiveRef) bool, fn func(manifest.Entry) (bool, error)) error {
+	m, err := r.manifest(ctx, log)
+	if err != nil || m == nil {
+		return err
+	}
 	var inner error
-	err := r.t.Entries(ctx, log, func(e manifest.Entry) bool {
-		if e.End <= from {
-			return true
-		}
+	err = r.t.entriesFrom(ctx, m, from, skip, func(e manifest.Entry) bool {
 		more, err := fn(e)
 		inner = err
 		return more && err == nil

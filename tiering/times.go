@@ -18,7 +18,8 @@ func (r *Reader) OffsetForTime(ctx context.Context, log base.LogID, ts int64, fr
 	}
 	from = max(from, m.LogStart)
 	off, timestamp = base.NoOffset, -1
-	err = r.scan(ctx, log, from, func(e manifest.Entry) (bool, error) {
+	tooOld := func(a manifest.ArchiveRef) bool { return a.MaxTimestamp < ts }
+	err = r.scan(ctx, log, from, tooOld, func(e manifest.Entry) (bool, error) {
 		if e.MaxTimestamp < ts {
 			return true, nil
 		}
@@ -37,7 +38,10 @@ func (r *Reader) MaxTimestamp(ctx context.Context, log base.LogID) (off base.Off
 	}
 	best := manifest.Entry{MaxTimestamp: -1}
 	off, timestamp = base.NoOffset, -1
-	err = r.scan(ctx, log, m.LogStart, func(e manifest.Entry) (bool, error) {
+	lower := func(a manifest.ArchiveRef) bool {
+		return a.Base >= m.LogStart && a.MaxTimestamp <= max(best.MaxTimestamp, timestamp)
+	}
+	err = r.scan(ctx, log, m.LogStart, lower, func(e manifest.Entry) (bool, error) {
 		if e.Base < m.LogStart { // the largest may lie below the log start: look at the records
 			var err error
 			off, timestamp, ok, err = r.largest(ctx, e, m.LogStart)

@@ -1,7 +1,6 @@
 package tiering
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -50,7 +49,7 @@ func (t *Tiering) uploadPack(ctx context.Context, j job) ([]uploaded, error) {
 	for _, r := range j.ranges {
 		size += r.Bytes + 4096
 	}
-	buf := make([]byte, 0, size)
+	buf := t.buffers.take(size)
 	out := make([]uploaded, len(j.ranges))
 	parts := make([]segment.Part, len(j.ranges))
 	for i, r := range j.ranges {
@@ -70,7 +69,9 @@ func (t *Tiering) uploadPack(ctx context.Context, j job) ([]uploaded, error) {
 	for i := range out {
 		out[i].entries[0].ObjectBytes = int64(len(buf))
 	}
-	return out, t.put(ctx, j.names[0], buf)
+	err := t.put(ctx, j.names[0], buf)
+	t.buffers.give(buf)
+	return out, err
 }
 
 // uploadRange writes one range, cut into objects of at most MaxObjectBytes where a batch allows it.
@@ -78,7 +79,7 @@ func (t *Tiering) uploadRange(ctx context.Context, j job) (uploaded, error) {
 	r := j.ranges[0]
 	out := uploaded{from: r}
 	size := min(r.Bytes, t.o.MaxObjectBytes)
-	buf := make([]byte, 0, size+size/512+4096)
+	buf := t.buffers.take(size + size/512 + 4096)
 	b := segment.NewBuilder(buf, t.identity(r, r.Base), t.o.Layout)
 	finish := func(tail segment.Tail) (base.Offset, error) {
 		object, built, err := b.Finish(tail)
@@ -106,6 +107,7 @@ func (t *Tiering) uploadRange(ctx context.Context, j job) (uploaded, error) {
 		return out, fmt.Errorf("read and upload sealed range [%d, %d) of %s: %w", r.Base, r.End, r.TP, err)
 	}
 	_, err = finish(tailOf(r))
+	t.buffers.give(buf)
 	return out, err
 }
 
@@ -126,9 +128,11 @@ func entryOf(object string, b segment.Built) manifest.Entry {
 }
 
 // put writes an object and returns once the bucket has it with the right size and checksum (I4). The same bytes under the
-// same name may be written again, so an unknown outcome is simply retried.
+// same name may be written again, so an unknown outcome is simply retried. Nobody reads data after it returned.
 func (t *Tiering) put(ctx context.Context, name string, data []byte) error {
-	body := objstore.Body{ReaderAt: bytes.NewReader(data), Size: int64(len(data)), CRC32C: wire.Checksum(data)}
+	lent := lend(data)
+	defer lent.revoke()
+	body := objstore.Body{ReaderAt: lent, Size: int64(len(data)), CRC32C: wire.Checksum(data)}
 	pause := t.o.RetryMin
 	for attempt := 1; ; attempt++ {
 		info, err := t.o.Bucket.Put(ctx, name, body)
