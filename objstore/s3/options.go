@@ -2,6 +2,7 @@ package s3
 
 import (
 	"cmp"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
@@ -33,6 +34,8 @@ type Options struct {
 	// AccessKey, SecretKey and SessionToken replace the credentials that AWS tools find: AWS_ACCESS_KEY_ID,
 	// AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, then the profile in ~/.aws/credentials, then the instance's role.
 	AccessKey, SecretKey, SessionToken string
+
+	// NB: AWS_CA_BUNDLE, too, is read from the environment: certificates to trust beside the system's.
 
 	// Attempts bounds the attempts that the library makes for one request, first one included. Default: 3.
 	Attempts int
@@ -114,6 +117,9 @@ func (o *Options) client() (*minio.Client, *http.Transport, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := trustBundle(transport); err != nil {
+		return nil, nil, err
+	}
 	transport.MaxConnsPerHost = o.Connections
 	transport.MaxIdleConns = o.Connections
 	transport.MaxIdleConnsPerHost = max(1, o.Connections/2)
@@ -129,6 +135,28 @@ func (o *Options) client() (*minio.Client, *http.Transport, error) {
 		MaxRetries:      o.Attempts,
 	})
 	return c, transport, err
+}
+
+// trustBundle makes the transport trust the certificates in the file that AWS_CA_BUNDLE names, as AWS tools do, beside the
+// system's.
+func trustBundle(transport *http.Transport) error {
+	path := os.Getenv("AWS_CA_BUNDLE")
+	if path == "" || transport.TLSClientConfig == nil {
+		return nil
+	}
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("AWS_CA_BUNDLE: %w", err)
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return fmt.Errorf("AWS_CA_BUNDLE: no certificate in %s", path)
+	}
+	transport.TLSClientConfig.RootCAs = roots
+	return nil
 }
 
 func (o *Options) credentials() *credentials.Credentials {

@@ -3,7 +3,9 @@ package s3
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -11,6 +13,8 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -41,9 +45,9 @@ func openAt(t *testing.T, endpoint string, change func(*Options)) *Bucket {
 	return b.(*Bucket)
 }
 
-// proxyTo stands between the client and a real server. before sees each request and may answer it (true); after may change
-// the reply, or answer an error, upon which the connection breaks.
-func proxyTo(t *testing.T, endpoint string, before func(http.ResponseWriter, *http.Request) bool, after func(*http.Response) error) string {
+// proxyTo stands between the client and a real server. after may change the reply, or answer an
+// error, upon which the connection breaks.
+func proxyTo(t *testing.T, endpoint string, after func(*http.Response) error) string {
 	t.Helper()
 	target, err := url.Parse(endpoint)
 	if err != nil {
@@ -55,13 +59,51 @@ func proxyTo(t *testing.T, endpoint string, before func(http.ResponseWriter, *ht
 		ErrorHandler:   func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 		ErrorLog:       slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if before == nil || !before(w, r) {
-			proxy.ServeHTTP(w, r)
-		}
-	}))
+	s := httptest.NewServer(proxy)
 	t.Cleanup(s.Close)
 	return s.URL
+}
+
+// TestOverTLS runs the acceptance test with the signing that TLS brings: the body is not signed, the checksum header is
+// what protects it. The certificate comes from AWS_CA_BUNDLE.
+func TestOverTLS(t *testing.T) {
+	server := s3server.Start(t, "minio")
+	target, err := url.Parse(server.Endpoint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var unsigned atomic.Int64
+	proxy := &httputil.ReverseProxy{Director: func(r *http.Request) {
+		r.URL.Scheme, r.URL.Host = target.Scheme, target.Host
+		if r.Method == http.MethodPut && r.Header.Get("X-Amz-Content-Sha256") == "UNSIGNED-PAYLOAD" && r.Header.Get("X-Amz-Checksum-Crc32c") != "" {
+			unsigned.Add(1)
+		}
+	}, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	front := httptest.NewTLSServer(proxy)
+	t.Cleanup(front.Close)
+	bundle := filepath.Join(t.TempDir(), "ca.pem")
+	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw})
+	if err := os.WriteFile(bundle, cert, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_CA_BUNDLE", bundle)
+	n := 0
+	objtest.Run(t, func(t *testing.T) objstore.Bucket {
+		n++
+		o, err := ParseURL(fmt.Sprintf("s3://varve/tls/%d?endpoint=%s&create=true", n, front.URL))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.AccessKey, o.SecretKey = server.AccessKey, server.SecretKey
+		b, err := Open(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	})
+	if unsigned.Load() < 1000 {
+		t.Errorf("%d puts unsigned with a checksum", unsigned.Load())
+	}
 }
 
 // fake answers every request with the handler, except the probe of the bucket.
@@ -86,7 +128,7 @@ func TestLostReplyOfPut(t *testing.T) {
 		}
 		return nil
 	}
-	b := openAt(t, proxyTo(t, server.Endpoint, nil, lose), nil)
+	b := openAt(t, proxyTo(t, server.Endpoint, lose), nil)
 	data := objtest.Pattern(1, 100_000)
 	info, err := b.Put(t.Context(), "seg/1", objstore.BodyOf(data))
 	if err != nil || info.Size != 100_000 || info.CRC32C != objstore.Checksum(data) {
@@ -115,7 +157,7 @@ func TestPutIsVerified(t *testing.T) {
 		}
 		return nil
 	}
-	b := openAt(t, proxyTo(t, server.Endpoint, nil, strip), nil)
+	b := openAt(t, proxyTo(t, server.Endpoint, strip), nil)
 	if _, err := b.Put(t.Context(), "seg/1", objstore.BodyOf([]byte("x"))); err != nil || heads.Load() != 1 {
 		t.Errorf("put without a checksum in the reply: %v, %d heads, want 1", err, heads.Load())
 	}
@@ -128,7 +170,7 @@ func TestDamagedReplies(t *testing.T) {
 	server := s3server.Start(t, "minio")
 	data := objtest.Pattern(1, 100_000)
 	var damage atomic.Pointer[func(r *http.Response)]
-	b := openAt(t, proxyTo(t, server.Endpoint, nil, func(r *http.Response) error {
+	b := openAt(t, proxyTo(t, server.Endpoint, func(r *http.Response) error {
 		if d := damage.Load(); d != nil && r.Request.Method == http.MethodGet {
 			(*d)(r)
 		}
