@@ -169,7 +169,7 @@ func split(memory int64) budgets {
 		blockCache:  min(64<<20, memory/64),
 		tail:        min(512<<20, memory/8),
 		cacheMemory: min(1<<30, memory/8),
-		cacheDisk:   4 << 30,
+		cacheDisk:   1 << 30,
 		requests:    min(512<<20, memory/8),
 		uploads:     min(128<<20, memory/16),
 	}

@@ -117,7 +117,7 @@ func (g *Ingest) prepare(req *AppendRequest, nowMs int64) (part, error) {
 	if g.store.Full() {
 		return part{}, fmt.Errorf("append to %s: the data disk is full: %w", req.TP, kerr.KafkaStorageError)
 	}
-	pol := policy(p.Config(), req.ZstdAllowed, nowMs)
+	pol := policy(p.Config(), req.TP, req.ZstdAllowed, nowMs)
 	b, err := record.Prepare(req.Records, &pol)
 	if err != nil {
 		return part{}, err

@@ -291,9 +291,10 @@ func (g *Ingest) EpochEnd(tp base.TopicPartition, currentEpoch, epoch base.Leade
 }
 
 // policy is what the topic's configuration asks of a produced batch.
-func policy(cfg *metadata.TopicConfig, zstdAllowed bool, nowMs int64) record.Policy {
+func policy(cfg *metadata.TopicConfig, tp base.TopicPartition, zstdAllowed bool, nowMs int64) record.Policy {
 	codec, level := compression(cfg)
 	return record.Policy{
+		TopicPartition:  tp,
 		MaxMessageBytes: cfg.MaxMessageBytes, SegmentBytes: cfg.SegmentBytes, LogAppendTime: cfg.LogAppendTime,
 		BeforeMaxMs: cfg.TimestampBeforeMaxMs, AfterMaxMs: cfg.TimestampAfterMaxMs,
 		Compression: codec, CompressionLevel: level, Compacted: cfg.Compact, ZstdAllowed: zstdAllowed, NowMs: nowMs,

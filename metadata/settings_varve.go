@@ -21,10 +21,10 @@ func varveTopicDefaults() []setting {
 // varveBrokerSettings are our own settings of a broker.
 func varveBrokerSettings() []setting {
 	return []setting{
-		{"varve.hot.bytes", kindLong, "1073741824", atLeast(67108864), dynamic, "The hot store's budget on disk, in bytes: above it, what is tiered is trimmed.", nil},
-		{"varve.disk.reserve.bytes", kindLong, "536870912", atLeast(0), dynamic, "Free disk space below which produce requests are refused, in bytes.", nil},
+		{"varve.hot.bytes", kindLong, "-1", atLeast(-1), readOnly, "How much of what is tiered already stays in the hot store where local.retention is not set, in bytes; -1: a quarter of a memtable, so that it is never written twice.", nil},
+		{"varve.disk.reserve.bytes", kindLong, "-1", atLeast(-1), readOnly, "Free disk space below which produce requests are refused, in bytes; -1: twice a memtable and 1 GiB.", nil},
 		{"varve.tail.bytes", kindLong, "-1", atLeast(-1), readOnly, "Memory for the newest records, in bytes; -1: a share of --memory.", nil},
-		{"varve.tiering.segment.bytes", kindLong, "67108864", between(1048576, 1073741824), dynamic, "The largest object that one seal makes, in bytes.", nil},
+		{"varve.tiering.segment.bytes", kindLong, "67108864", between(1048576, 1073741824), readOnly, "The largest object that one seal makes, in bytes.", nil},
 		{"varve.tiering.uploads", kindInt, "4", between(1, 64), readOnly, "The most uploads at a time.", nil},
 		{"varve.cache.memory.bytes", kindLong, "-1", atLeast(-1), readOnly, "Memory for blocks of tiered objects, in bytes; -1: a share of --memory.", nil},
 		{"varve.cache.disk.bytes", kindLong, "1073741824", atLeast(0), readOnly, "Disk for blocks of tiered objects, in bytes; 0: none.", nil},
