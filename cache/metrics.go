@@ -22,6 +22,7 @@ type metrics struct {
 	hits, bytes, misses, evictions, downloads, downloadBytes metric.Int64Counter
 	damages, writeErrors, writeSkips, refusals               metric.Int64Counter
 	gauges                                                   metric.Registration
+	tiers                                                    map[string][]metric.AddOption // made once: a hit allocates nothing for them
 }
 
 func newMetrics(m metric.Meter, c *Cache) (*metrics, error) {
@@ -42,6 +43,10 @@ func newMetrics(m metric.Meter, c *Cache) (*metrics, error) {
 		writeErrors:   counter("varve_cache_disk_write_errors_total", "Block files that could not be written."),
 		writeSkips:    counter("varve_cache_disk_writes_skipped_total", "Blocks not written because the disk was busy."),
 		refusals:      counter("varve_cache_readahead_refused_total", "Read-aheads cut short by their budget."),
+		tiers:         map[string][]metric.AddOption{},
+	}
+	for _, tier := range []string{tierMemory, tierDisk, tierFlight} {
+		x.tiers[tier] = []metric.AddOption{tierAttr(tier)}
 	}
 	gauges, err := x.newGauges(m, c)
 	x.gauges = gauges
@@ -83,13 +88,13 @@ func tierAttr(tier string) metric.MeasurementOption {
 }
 
 func (x *metrics) hit(tier string, n int) {
-	x.hits.Add(context.Background(), 1, tierAttr(tier))
-	x.bytes.Add(context.Background(), int64(n), tierAttr(tier))
+	x.hits.Add(context.Background(), 1, x.tiers[tier]...)
+	x.bytes.Add(context.Background(), int64(n), x.tiers[tier]...)
 }
 
 func (x *metrics) evicted(tier string, n int) {
 	if n > 0 {
-		x.evictions.Add(context.Background(), int64(n), tierAttr(tier))
+		x.evictions.Add(context.Background(), int64(n), x.tiers[tier]...)
 	}
 }
 

@@ -266,6 +266,24 @@ func damageFile(t *testing.T, disk vfs.FS, path string, change func([]byte) []by
 	f.Close()
 }
 
+// TestFormat pins the bytes on disk that FORMAT.md describes.
+func TestFormat(t *testing.T) {
+	disk := vfs.NewMem()
+	b := open(t, disk)
+	if _, err := b.Put(t.Context(), "a#/.b/c%", objstore.BodyOf([]byte("123456789"))); err != nil {
+		t.Fatal(err)
+	}
+	f, err := disk.Open("/bucket/a%23/%2Eb/#/c%25")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	got, err := io.ReadAll(f)
+	if want := "123456789VARVOBJ1\x00\x00\x00\x00\x00\x00\x00\x09\xe3\x06\x92\x83\x7f\x0c\xde\x0a"; err != nil || string(got) != want {
+		t.Errorf("file:\n got %q\nwant %q", got, want)
+	}
+}
+
 func TestForeignFilesAreNotListed(t *testing.T) {
 	disk, root := vfs.Default, t.TempDir()
 	b, err := Open(root, Options{})

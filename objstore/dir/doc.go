@@ -2,7 +2,7 @@
 //
 // Layout below the root (path.go): the key `a/b/c` is the file `a/b/#/c`. The directory `#`, which no escaped segment can
 // be called, holds the objects of its level, so `a` and `a/b` coexist. A file is the object's bytes and a trailer of 24
-// bytes with its size and CRC-32C (trailer.go). Uploads are `.upload-…` files beside their object.
+// bytes with its size and CRC-32C (trailer.go, FORMAT.md). Uploads are `.upload-…` files beside their object.
 //
 // Steps of Put (put.go): write the upload file, sync it, link(2) it to its name (EEXIST is ErrExists), sync the directory
 // and its ancestors, unlink the upload file. Crash argument: an object's name appears only by the link, after the bytes
