@@ -177,3 +177,41 @@ func TestRegisterBrokerBumpsEpochs(t *testing.T) {
 		}
 	}
 }
+
+// TestSwapBehindTheImage swaps through a store whose image is out of date: what counts is the partition's key (I4).
+func TestSwapBehindTheImage(t *testing.T) {
+	kv := memkv.New(memkv.Options{})
+	defer kv.Close()
+	writer := open(t, kv, nil)
+	topic := create(t, writer, "t", 2)
+	c := &cutOff{KV: kv, end: make(chan error, 1)}
+	s := reopen(t, c)
+	defer closeStore(t, s)
+	root := func(n int) *metadata.Root {
+		return &metadata.Root{Log: topic.Partitions[n].Log, Epoch: topic.Partitions[n].LeaderEpoch, Seq: 1}
+	}
+	// The key is written anew with the same leader epoch, as a change of the ISR does: the swap commits.
+	keys, _, err := kv.List(t.Context(), metadata.PartitionPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.Txn(t.Context(), nil, []metadata.Op{metadata.Put(keys[0].Key, keys[0].Value)}); err != nil {
+		t.Fatal(err)
+	}
+	if errs := s.SwapRoots(t.Context(), []*metadata.Root{root(0)}); errs[0] != nil {
+		t.Errorf("after a change that keeps the epoch: %v", errs[0])
+	}
+	// The leader epoch moves on: the swap is fenced, though the store does not know yet.
+	if _, err := writer.RegisterBroker(t.Context(), metadata.Broker{ID: 1, Host: "h", Port: 2}); err != nil {
+		t.Fatal(err)
+	}
+	if p, _, _ := s.Image().Log(topic.Partitions[1].Log); p.LeaderEpoch != topic.Partitions[1].LeaderEpoch {
+		t.Fatal("the image is not out of date: the test shows nothing")
+	}
+	if errs := s.SwapRoots(t.Context(), []*metadata.Root{root(1)}); !errors.Is(errs[0], kerr.FencedLeaderEpoch) {
+		t.Errorf("after the epoch moved on: %v", errs[0])
+	}
+	if _, ok, err := s.Root(t.Context(), topic.Partitions[1].Log); ok || err != nil {
+		t.Errorf("a fenced swap wrote: %v %v", ok, err)
+	}
+}

@@ -51,14 +51,16 @@ func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Che
 	return ce
 }
 
-// harmless are lines that etcd writes as warnings or errors at every start of a healthy member: it serves HTTP and gRPC on one
-// port, its tokens are unused, and it looks for the storage version before the first term is on disk.
+// harmless are lines that etcd writes as warnings or errors at the start of a healthy member: it serves HTTP and gRPC on one
+// port, its tokens are unused, it looks for the storage version before the first term is on disk, and it announces itself in
+// a loop, dozens of times, until the replay of its log has begun (if that never succeeds, Start reports it).
 func harmless(message string) bool {
 	switch message {
 	case "Running http and grpc server on single port. This is not recommended for production.",
 		"simple token is not cryptographically signed",
 		"Failed to detect schema version",
-		"failed to update storage version":
+		"failed to update storage version",
+		"failed to publish local member to cluster through raft":
 		return true
 	}
 	return false
@@ -69,6 +71,9 @@ func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	level := levelOf(e.Level)
 	if harmless(e.Message) {
 		level = slog.LevelDebug
+	}
+	if !c.logger.Enabled(context.Background(), level) {
+		return nil
 	}
 	c.logger.LogAttrs(context.Background(), level, e.Message, attrs(fields)...)
 	return nil
