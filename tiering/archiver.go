@@ -73,8 +73,16 @@ func (t *Tiering) RunOnce(ctx context.Context) (int, error) {
 		return settled, err
 	}
 	jobs := plan(ranges, t.o.PackBelowBytes, t.o.MaxObjectBytes, t.name)
-	names := t.commitNames()
-	objects := names.list()
+	logs := map[base.LogID]bool{}
+	for _, r := range ranges {
+		logs[r.Log] = true
+	}
+	var names []commitNames
+	var objects []string
+	for range (len(logs)-1)/t.o.ManifestsPerCommit + 1 {
+		n := t.commitNames()
+		names, objects = append(names, n), append(objects, n.list()...)
+	}
 	for _, j := range jobs {
 		objects = append(objects, j.names...)
 	}
@@ -95,7 +103,7 @@ func (t *Tiering) admit(ctx context.Context, ranges []SealedRange) (todo []Seale
 	refused := map[base.LogID]bool{}
 	for _, r := range ranges {
 		end, seen := ends[r.Log]
-		gap := seen && r.Base != end
+		gap := seen && r.Base > end
 		if !seen {
 			st, _ := t.roots.get(r.Log)
 			if st.verified < r.LeaderEpoch {
@@ -110,13 +118,14 @@ func (t *Tiering) admit(ctx context.Context, ranges []SealedRange) (todo []Seale
 		switch {
 		case refused[r.Log]:
 			continue
-		case r.Base < end: // tiered, by us or by a leader before us with other borders
+		case r.End <= end: // tiered, by a commit whose outcome was unknown or by a leader before us
 			t.o.Source.Tiered(r.Log, r.LeaderEpoch, end)
 			settled++
 		case gap:
 			refused[r.Log] = true
 			t.o.Logger.Error("sealed range does not continue its log", slog.String("partition", r.TP.String()), slog.Int64("base", int64(r.Base)), slog.Int64("end", int64(end)))
 		default:
+			r.Base = max(r.Base, end) // a leader before us had other borders, of the same batches
 			todo = append(todo, r)
 			end = r.End
 		}
@@ -126,7 +135,7 @@ func (t *Tiering) admit(ctx context.Context, ranges []SealedRange) (todo []Seale
 }
 
 // uploadAndCommit does the work of a round whose intent is durable.
-func (t *Tiering) uploadAndCommit(ctx context.Context, jobs []job, names commitNames) (int, error) {
+func (t *Tiering) uploadAndCommit(ctx context.Context, jobs []job, names []commitNames) (int, error) {
 	results := make([][]uploaded, len(jobs))
 	errs := make([]error, len(jobs))
 	var wg sync.WaitGroup
@@ -152,13 +161,31 @@ func (t *Tiering) uploadAndCommit(ctx context.Context, jobs []job, names commitN
 }
 
 // commitUploads commits, of each log, the ranges that continue its manifest without a gap.
-func (t *Tiering) commitUploads(ctx context.Context, all []uploaded, names commitNames) (int, error) {
+func (t *Tiering) commitUploads(ctx context.Context, all []uploaded, names []commitNames) (int, error) {
 	slices.SortStableFunc(all, func(a, b uploaded) int {
 		if a.from.Log != b.from.Log {
 			return int(min(max(int64(a.from.Log-b.from.Log), -1), 1))
 		}
 		return int(min(max(int64(a.from.Base-b.from.Base), -1), 1))
 	})
+	var errs []error
+	settled := 0
+	changes := t.addChanges(all)
+	for chunk := range slices.Chunk(changes, t.o.ManifestsPerCommit) {
+		errs = append(errs, t.commit(ctx, chunk, names[0]))
+		names = names[1:]
+		for _, c := range chunk {
+			if c.err == nil {
+				settled += c.count
+				t.o.Source.Tiered(c.log, c.epoch, c.end)
+			}
+		}
+	}
+	return settled, errors.Join(errs...)
+}
+
+// addChanges makes one change for each log of uploads that are sorted by log and offset.
+func (t *Tiering) addChanges(all []uploaded) []*change {
 	var changes []*change
 	for len(all) > 0 {
 		n := 1
@@ -173,18 +200,7 @@ func (t *Tiering) commitUploads(ctx context.Context, all []uploaded, names commi
 		}
 		all = rest
 	}
-	if len(changes) == 0 {
-		return 0, nil
-	}
-	err := t.commit(ctx, changes, names)
-	settled := 0
-	for _, c := range changes {
-		if c.err == nil {
-			settled += c.count
-			t.o.Source.Tiered(c.log, c.epoch, c.end)
-		}
-	}
-	return settled, err
+	return changes
 }
 
 // addChange is the change that adds uploaded ranges of one log.

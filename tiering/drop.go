@@ -2,7 +2,9 @@ package tiering
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -49,29 +51,31 @@ func (t *Tiering) Move(ctx context.Context, logs ...base.LogID) error {
 	})
 }
 
-// rewrite commits one change for each log, under an intent of its own.
+// rewrite commits one change for each log, several with one object and one intent.
 func (t *Tiering) rewrite(ctx context.Context, logs map[base.LogID]base.Offset, fill func(*change, base.Offset)) error {
 	img := t.o.Meta.Image()
+	var errs []error
 	var changes []*change
 	for log, start := range logs {
 		epoch := t.ledEpoch(img, log)
 		if epoch == base.NoLeaderEpoch {
-			return fmt.Errorf("rewrite manifest of %s: %w", log, kerr.NotLeaderForPartition)
+			errs = append(errs, fmt.Errorf("rewrite manifest of %s: %w", log, kerr.NotLeaderForPartition))
+			continue
 		}
 		c := &change{log: log, epoch: epoch}
 		fill(c, start)
 		changes = append(changes, c)
 	}
-	if len(changes) == 0 {
-		return nil
+	for chunk := range slices.Chunk(changes, t.o.ManifestsPerCommit) {
+		names := t.commitNames()
+		intent, err := t.putIntent(ctx, names.list())
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		errs = append(errs, t.commit(ctx, chunk, names))
+		t.finishIntent(context.WithoutCancel(ctx), intent)
 	}
-	names := t.commitNames()
-	intent, err := t.putIntent(ctx, names.list())
-	if err != nil {
-		return err
-	}
-	defer t.finishIntent(context.WithoutCancel(ctx), intent)
-	return t.commit(ctx, changes, names)
+	return errors.Join(errs...)
 }
 
 // dropBelow loads the archives that are needed and applies the pure operation.

@@ -114,3 +114,30 @@ func TestDeletedRecordsLeaveAGap(t *testing.T) {
 	e.CheckReads(1000, l)
 	e.CheckRoots()
 }
+
+// TestOtherBorders takes over from a leader that sealed the same batches in other ranges.
+func TestOtherBorders(t *testing.T) {
+	e := tiertest.New(t, nil)
+	logs := workload(e)
+	e.Drain()
+	for _, l := range logs {
+		from := len(l.Batches)
+		for range 8 {
+			l.Batches = append(l.Batches, tiertest.NewBatch(l.End(), rand.New(rand.NewPCG(6, 6)), 80))
+		}
+		l.Sealed = nil
+		mid := l.Batches[from/2]
+		rest := l.Batches
+		l.Batches = rest[:from/2+1]
+		e.Source.Seal(l, 0, l.Batches) // wholly tiered
+		l.Batches = rest
+		e.Source.Seal(l, mid.NextOffset(), rest[from/2+1:]) // tiered in part
+		l.Tiered = 0
+	}
+	e.Drain()
+	e.CheckReads(3000, logs...)
+	e.CheckRoots()
+	if rep := e.Fsck(time.Hour); !rep.Clean() {
+		t.Fatalf("fsck: %+v", rep)
+	}
+}

@@ -28,6 +28,9 @@ func (g *garbage) add(now time.Time, objects ...string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, o := range objects {
+		if n := len(g.mu.items); n > 0 && g.mu.items[n-1].Object == o {
+			continue // the manifests that a commit supersedes often lie in one object
+		}
 		if len(g.mu.items) >= g.limit {
 			g.mu.lost++
 			continue

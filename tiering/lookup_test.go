@@ -28,6 +28,7 @@ var layouts = map[string]func(*tiering.Options){
 	"no cache":     func(o *tiering.Options) { o.Cache = nil },
 	"big blocks":   func(o *tiering.Options) { o.Layout = segment.Layout{BlockBytes: 1 << 20, IndexBytes: 1 << 20} },
 	"tiny memory":  func(o *tiering.Options) { o.ManifestBytes, o.FooterBytes = 1, 1 },
+	"lone commits": func(o *tiering.Options) { o.ManifestsPerCommit = 1 },
 	"archives":     func(o *tiering.Options) { o.SpillEntries, o.UploadBytes = 3, 4<<10 },
 }
 

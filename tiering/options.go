@@ -55,23 +55,24 @@ type Options struct {
 	Tracer trace.Tracer  // default: noop
 	NewID  func() string // 32 hex digits, never the same twice; default a random UUID
 
-	MaxUploads     int           // objects that are built and uploaded at the same time; default 4
-	UploadBytes    int64         // memory budget of uploads, and the most bytes of one round; default 128 MiB
-	MaxObjectBytes int64         // a longer sealed range is cut into several objects; default 64 MiB, at most UploadBytes
-	PackBelowBytes int64         // shorter ranges share an object; default 4 MiB, at most MaxObjectBytes
-	PackLinger     time.Duration // how long a round waits for more while less than PackBelowBytes is there; default 500 ms, negative: not at all
-	PutAttempts    int           // of one PUT, then the round is given up and starts anew; default 5
-	CommitAttempts int           // of one manifest commit; default 8
-	RetryMin       time.Duration // first pause after an error; default 100 ms
-	RetryMax       time.Duration // longest pause; default 10 s
-	SpillEntries   int           // working entries of a manifest above which the oldest go to an archive; default 1000
-	ManifestBytes  int64         // memory for decoded manifests and archives; default 32 MiB
-	FooterBytes    int64         // memory for decoded segment footers; default 16 MiB
-	ReadAheadBytes int64         // what a sequential reader prefetches; default 4 MiB
-	ReadUnitBytes  int64         // block size of the cache: a read that stays within one needs no copy; default 1 MiB
-	GarbageEntries int           // objects let go of that wait for compaction; more are left to the sweep; default 100,000
-	PendingIntents int           // ids of finished intents whose deletion did not succeed yet; default 10,000
-	Layout         segment.Layout
+	MaxUploads         int           // objects that are built and uploaded at the same time; default 4
+	UploadBytes        int64         // memory budget of uploads, and the most bytes of one round; default 128 MiB
+	MaxObjectBytes     int64         // a longer sealed range is cut into several objects; default 64 MiB, at most UploadBytes
+	PackBelowBytes     int64         // shorter ranges share an object; default 4 MiB, at most MaxObjectBytes
+	PackLinger         time.Duration // how long a round waits for more while less than PackBelowBytes is there; default 500 ms, negative: not at all
+	PutAttempts        int           // of one PUT, then the round is given up and starts anew; default 5
+	CommitAttempts     int           // of one manifest commit; default 8
+	RetryMin           time.Duration // first pause after an error; default 100 ms
+	RetryMax           time.Duration // longest pause; default 10 s
+	SpillEntries       int           // working entries of a manifest above which the oldest go to an archive; default 1000
+	ManifestsPerCommit int           // manifests that are prepared in memory and written as one object; default 256
+	ManifestBytes      int64         // memory for decoded manifests and archives; default 32 MiB
+	FooterBytes        int64         // memory for decoded segment footers; default 16 MiB
+	ReadAheadBytes     int64         // what a sequential reader prefetches; default 4 MiB
+	ReadUnitBytes      int64         // block size of the cache: a read that stays within one needs no copy; default 1 MiB
+	GarbageEntries     int           // objects let go of that wait for compaction; more are left to the sweep; default 100,000
+	PendingIntents     int           // ids of finished intents whose deletion did not succeed yet; default 10,000
+	Layout             segment.Layout
 }
 
 // EnsureDefaults fills what is zero.
@@ -103,6 +104,7 @@ func (o *Options) EnsureDefaults() {
 	orDefault(&o.RetryMin, 100*time.Millisecond)
 	orDefault(&o.RetryMax, 10*time.Second)
 	orDefault(&o.SpillEntries, 1000)
+	orDefault(&o.ManifestsPerCommit, 256)
 	orDefault(&o.ManifestBytes, 32<<20)
 	orDefault(&o.FooterBytes, 16<<20)
 	orDefault(&o.ReadAheadBytes, 4<<20)
@@ -124,6 +126,8 @@ func (o *Options) Validate() error {
 		return errors.New("tiering: bucket and metadata store are required")
 	case o.MaxUploads < 1 || o.UploadBytes < 1 || o.MaxObjectBytes < 1 || o.PutAttempts < 1 || o.CommitAttempts < 1:
 		return errors.New("tiering: upload limits must be positive")
+	case o.ManifestsPerCommit < 1:
+		return errors.New("tiering: ManifestsPerCommit must be positive")
 	case o.SpillEntries < 2:
 		return errors.New("tiering: SpillEntries must be at least 2")
 	}
