@@ -1,7 +1,7 @@
 package metadata
 
 // coordinatorSettings are the broker settings of groups, offsets and transactions, as in Kafka 4.3. One without a documentation string is
-// accepted and described as Kafka does, and read by nothing here.
+// accepted and described as Kafka does, and read by nothing here. One table is one function, whatever its length.
 func coordinatorSettings() []setting {
 	return []setting{
 		{"group.consumer.assignment.interval.ms", kindInt, "1000", atLeast(0), dynamic, "", nil},

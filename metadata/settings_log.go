@@ -1,7 +1,7 @@
 package metadata
 
 // logSettings are the broker settings of logs, replicas and tiering, as in Kafka 4.3. One without a documentation string is
-// accepted and described as Kafka does, and read by nothing here.
+// accepted and described as Kafka does, and read by nothing here. One table is one function, whatever its length.
 func logSettings() []setting {
 	return []setting{
 		{"compression.gzip.level", kindInt, "-1", betweenOr(1, 9, -1), dynamic, "compression.gzip.level of topics that set none.", nil},

@@ -1,7 +1,7 @@
 package metadata
 
 // securitySettings are the broker settings of authentication, authorisation and TLS, as in Kafka 4.3. One without a documentation string is
-// accepted and described as Kafka does, and read by nothing here.
+// accepted and described as Kafka does, and read by nothing here. One table is one function, whatever its length.
 func securitySettings() []setting {
 	return []setting{
 		{"authorizer.class.name", kindString, "", nil, readOnly, "", nil},

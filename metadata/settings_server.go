@@ -1,7 +1,7 @@
 package metadata
 
 // serverSettings are the broker settings of the process, its sockets and its place in the cluster, as in Kafka 4.3. One without a documentation string is
-// accepted and described as Kafka does, and read by nothing here.
+// accepted and described as Kafka does, and read by nothing here. One table is one function, whatever its length.
 func serverSettings() []setting {
 	return []setting{
 		{"add.partitions.to.txn.retry.backoff.max.ms", kindInt, "100", atLeast(0), readOnly, "", nil},
