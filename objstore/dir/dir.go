@@ -46,13 +46,34 @@ func Open(root string, opts Options) (*Bucket, error) {
 	if root == "" {
 		return nil, fmt.Errorf("open directory bucket: no path: %w", objstore.ErrInvalid)
 	}
-	if err := opts.FS.MkdirAll(root, 0o755); err != nil {
-		return nil, fmt.Errorf("create directory bucket: %w", err)
-	}
-	if err := syncDir(opts.FS, opts.FS.PathDir(root)); err != nil {
+	if err := makeRoot(opts.FS, root); err != nil {
 		return nil, fmt.Errorf("create directory bucket %s: %w", root, err)
 	}
 	return &Bucket{fs: opts.FS, root: root, id: opts.NewID}, nil
+}
+
+// makeRoot creates the directory and syncs the parent of each directory that was missing.
+func makeRoot(disk vfs.FS, root string) error {
+	var parents []string
+	for path := root; ; path = disk.PathDir(path) {
+		_, err := disk.Stat(path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err == nil || path == disk.PathDir(path) {
+			break
+		}
+		parents = append(parents, disk.PathDir(path))
+	}
+	if err := disk.MkdirAll(root, 0o755); err != nil {
+		return err
+	}
+	for _, p := range parents {
+		if err := syncDir(disk, p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Get implements objstore.Reader.

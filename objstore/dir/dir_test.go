@@ -145,6 +145,22 @@ func checkAfterCrash(t *testing.T, disk vfs.FS, data []byte, n int64, answered b
 	}
 }
 
+// TestNewRootSurvivesCrash crashes after the first Put into a bucket whose directory, and those above it, are new.
+func TestNewRootSurvivesCrash(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	b, err := Open("/data/of/varve/bucket", Options{FS: disk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Put(t.Context(), "k", objstore.BodyOf([]byte("x"))); err != nil {
+		t.Fatal(err)
+	}
+	b.fs = disk.CrashClone(vfs.CrashCloneCfg{})
+	if got, err := b.Get(t.Context(), "k", 0, -1); string(got) != "x" {
+		t.Errorf("get: %q, %v", got, err)
+	}
+}
+
 // TestEveryDiskErrorOfPut fails each operation of a Put in turn. It answers the error or succeeds; the object is whole or
 // absent; and where it answered an error, a second Put succeeds or says that the object exists, whole.
 func TestEveryDiskErrorOfPut(t *testing.T) {
