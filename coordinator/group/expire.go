@@ -102,7 +102,7 @@ func (m *machine) topicsDeleted(fx *runtime.Effects, topics []string) {
 
 // scheduleExpiry arranges for the next look at offsets that nobody has needed for offsets.retention.minutes (KIP-211).
 func (m *machine) scheduleExpiry(fx *runtime.Effects) {
-	fx.SetTimer(expiryKey(), m.opts.Config().OffsetsRetentionCheck, func(fx *runtime.Effects) {
+	fx.SetTimer(expiryKey(), max(m.opts.Config().OffsetsRetentionCheck, minRound), func(fx *runtime.Effects) {
 		m.expireOffsets(fx)
 		m.scheduleExpiry(fx)
 	})

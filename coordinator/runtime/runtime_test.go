@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	gosched "runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -127,7 +129,7 @@ func TestAnswersLeaveAfterCommit(t *testing.T) {
 
 func TestLostAppendIsUndone(t *testing.T) {
 	log := &memlog.Log{Fail: func(n int) error {
-		if n == 2 {
+		if n == 2 || n == 5 {
 			return kerr.NotEnoughReplicas
 		}
 		return nil
@@ -139,20 +141,37 @@ func TestLostAppendIsUndone(t *testing.T) {
 	log.Hold()
 	b := background(t, r, add("b"))
 	eventually(t, func() bool { return log.Held() == 1 })
+	values := func(want int) {
+		eventually(t, func() bool {
+			n, _ := r.Call(t.Context(), 0, func(l *list, fx *Effects, p *Promise) { fx.ReplyNow(p, len(l.values)) })
+			return n == want
+		})
+	}
 	c := background(t, r, add("c")) // gathers behind b and rests on it
-	eventually(t, func() bool {
-		n, _ := r.Call(t.Context(), 0, func(l *list, fx *Effects, p *Promise) { fx.ReplyNow(p, len(l.values)) })
-		return n == 3
-	})
+	values(3)
+	e := background(t, r, add("e")) // shares a batch with c
+	values(4)
 	log.Release()
-	if got := <-b + <-c; got != "<nil> true<nil> true" {
-		t.Errorf("b and c: %s", got)
+	if got := <-b + <-c + <-e; got != "<nil> true<nil> true<nil> true" {
+		t.Errorf("b, c and e: %s", got)
 	}
 	if got := <-background(t, r, add("d")); got != "[a d] false" {
 		t.Errorf("after the undo: %s", got)
 	}
+	log.Hold()
+	ff := background(t, r, add("f"))
+	eventually(t, func() bool { return log.Held() == 1 })
+	g := background(t, r, add("g"))
+	values(4)
+	h := background(t, r, add("h")) // lost together with g: the newer goes first
+	values(5)
+	log.Release()
+	if got := <-ff + <-g + <-h; got != "[a d f] false<nil> true<nil> true" {
+		t.Errorf("f, g and h: %s", got)
+	}
+	values(3)
 	v, _ := r.Call(t.Context(), 0, func(l *list, fx *Effects, p *Promise) { fx.ReplyNow(p, fmt.Sprint(l.settled)) })
-	if v != "[a true b false c false d true]" {
+	if v != "[a true b false c false e false d true f true g false h false]" {
 		t.Errorf("settled: %v", v)
 	}
 }
@@ -205,8 +224,11 @@ func TestLeadership(t *testing.T) {
 	if got := <-first; got != "<nil> true" {
 		t.Errorf("parked over an epoch: %s", got)
 	}
-	if _, err := r.Call(t.Context(), 0, read); !errors.Is(err, kerr.CoordinatorLoadInProgress) {
-		t.Errorf("loading: %v", err)
+	for range 2000 {
+		if _, err := r.Call(t.Context(), 0, read); !errors.Is(err, kerr.CoordinatorLoadInProgress) {
+			t.Fatalf("loading: %v", err)
+		}
+		gosched.Gosched()
 	}
 	log.Release()
 	loaded(t, r)
@@ -340,6 +362,36 @@ func TestPendingLimitStopsTheMailbox(t *testing.T) {
 		t.Errorf("ping: %s", got)
 	}
 	<-b
+}
+
+// TestWaitingRequestsGoBeforeTimers: a heartbeat that waited while the log was slow keeps its session.
+func TestWaitingRequestsGoBeforeTimers(t *testing.T) {
+	for range 20 {
+		c := clock.NewManual(time.Unix(1e9, 0))
+		log := &memlog.Log{}
+		r := start(t, Options[*list]{Log: log, Clock: c, MaxPendingBytes: 100})
+		session := func(l *list, fx *Effects, p *Promise) {
+			fx.SetTimer(TimerKey{Kind: "session"}, 10*time.Second, func(*Effects) { l.settled = append(l.settled, "expired") })
+			fx.ReplyNow(p, nil)
+		}
+		<-background(t, r, session)
+		log.Hold()
+		a := background(t, r, add(string(make([]byte, 200))))
+		eventually(t, func() bool { return log.Held() == 1 })
+		heartbeat := background(t, r, session)
+		r.mu.Lock()
+		mailbox := r.mu.shards[0].mailbox
+		r.mu.Unlock()
+		eventually(t, func() bool { return len(mailbox) == 1 })
+		c.Advance(11 * time.Second)
+		log.Release()
+		<-a
+		<-heartbeat
+		got, _ := r.Call(t.Context(), 0, func(l *list, fx *Effects, p *Promise) { fx.ReplyNow(p, fmt.Sprint(l.settled)) })
+		if got.(string) == "" || slices.Contains(strings.Fields(strings.Trim(got.(string), "[]")), "expired") {
+			t.Fatalf("the session expired: %v", got)
+		}
+	}
 }
 
 func BenchmarkCall(b *testing.B) {
