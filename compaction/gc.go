@@ -12,7 +12,6 @@ import (
 	"github.com/varvelog/varve/objstore"
 	"github.com/varvelog/varve/tiering"
 	"github.com/varvelog/varve/tiering/manifest"
-	"github.com/varvelog/varve/tiering/segment"
 )
 
 // pending are objects that commits let go of and whose grace period runs. It is memory only: what a crash forgets, the
@@ -104,7 +103,7 @@ func (r *Runner) ownersOf(ctx context.Context, objects []string) (owners map[str
 		case tiering.KindPack, tiering.KindArchive:
 			logs, err := r.logsIn(ctx, object)
 			switch {
-			case errors.Is(err, objstore.ErrNotFound):
+			case errors.Is(err, objstore.ErrNotFound), base.IsCorruption(err): // the sweep needs no directory
 				gone = append(gone, object)
 			case err != nil:
 				return nil, nil, err
@@ -124,28 +123,15 @@ func (r *Runner) logsIn(ctx context.Context, object string) ([]base.LogID, error
 	if err != nil {
 		return nil, fmt.Errorf("head %s: %w", object, err)
 	}
-	tail := int64(4096)
-	for {
-		tail = min(tail, info.Size)
-		b, err := r.o.Bucket.Get(ctx, object, info.Size-tail, tail)
-		if err != nil {
-			return nil, fmt.Errorf("get directory of %s: %w", object, err)
-		}
-		_, parts, err := segment.ParseDirectory(b)
-		var need *segment.NeedTail
-		if errors.As(err, &need) && need.Bytes <= info.Size {
-			tail = need.Bytes
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("directory of %s: %w", object, err)
-		}
-		logs := make([]base.LogID, len(parts))
-		for i, p := range parts {
-			logs[i] = p.Log
-		}
-		return logs, nil
+	parts, err := tiering.ReadDirectory(ctx, r.o.Bucket, object, info.Size)
+	if err != nil {
+		return nil, err
 	}
+	logs := make([]base.LogID, len(parts))
+	for i, p := range parts {
+		logs[i] = p.Log
+	}
+	return logs, nil
 }
 
 // namedBy answers which of the objects are named by the current roots: as manifests by any, as segments and archives by

@@ -1,6 +1,7 @@
 package tiering
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -162,11 +163,8 @@ func (t *Tiering) uploadAndCommit(ctx context.Context, jobs []job, names []commi
 
 // commitUploads commits, of each log, the ranges that continue its manifest without a gap.
 func (t *Tiering) commitUploads(ctx context.Context, all []uploaded, names []commitNames) (int, error) {
-	slices.SortStableFunc(all, func(a, b uploaded) int {
-		if a.from.Log != b.from.Log {
-			return int(min(max(int64(a.from.Log-b.from.Log), -1), 1))
-		}
-		return int(min(max(int64(a.from.Base-b.from.Base), -1), 1))
+	slices.SortFunc(all, func(a, b uploaded) int {
+		return cmp.Or(cmp.Compare(a.from.Log, b.from.Log), cmp.Compare(a.from.Base, b.from.Base))
 	})
 	var errs []error
 	settled := 0

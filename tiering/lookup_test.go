@@ -141,6 +141,23 @@ func TestDamagedBytes(t *testing.T) {
 	}
 }
 
+// TestDamagedDirectory damages what only garbage collection reads: fsck must find it too.
+func TestDamagedDirectory(t *testing.T) {
+	e := tiertest.New(t, nil)
+	workload(e)
+	e.Drain()
+	for _, key := range e.Mem.Keys() {
+		if tiering.ParseName(key).Kind == tiering.KindPack {
+			info, err := e.Mem.Head(context.Background(), key)
+			e.Check(err)
+			e.Mem.Corrupt(key, info.Size-segment.PackTrailerSize-3)
+		}
+	}
+	if rep := e.Fsck(time.Hour); rep.Corrupt != 1 || rep.Missing != 0 {
+		t.Fatalf("fsck: %+v", rep)
+	}
+}
+
 // damagingReader flips a bit in everything that it reads: a cache over it holds damaged bytes of whole objects.
 type damagingReader struct{ objstore.Reader }
 

@@ -1,8 +1,9 @@
 package tiering
 
-import "cmp"
-
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // job is one unit of upload: a long range that becomes one or more objects, or short ranges that share one.
 type job struct {

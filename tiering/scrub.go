@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -91,6 +92,14 @@ func fsckOnce(ctx context.Context, inv *Inventory, o FsckOptions) (Report, error
 		defer mu.Unlock()
 		return rep.judge(c.e.Object, c.e.Pos, err)
 	})
+	if err == nil {
+		err = eachParallel(ctx, o.Parallel, packsOf(checks, latest), func(p packCheck) error {
+			err := inv.checkDirectory(ctx, p)
+			mu.Lock()
+			defer mu.Unlock()
+			return rep.judge(p.object, -1, err)
+		})
+	}
 	rep.countUnnamed(inv, latest, o)
 	slices.SortFunc(rep.OrphanDetails, func(a, b Problem) int { return slices.Compare([]string{a.Object}, []string{b.Object}) })
 	rep.Missing, rep.Corrupt = int64(len(rep.MissingDetails)), int64(len(rep.CorruptDetails))
@@ -168,6 +177,77 @@ func (inv *Inventory) checkSegment(ctx context.Context, c segmentCheck) error {
 	}
 	_, err := readSegment(ctx, inv.bucket, c.id, c.e)
 	return err
+}
+
+// packCheck is one pack and what manifests say of its parts.
+type packCheck struct {
+	object string
+	size   int64
+	parts  map[int64]segment.Part // by position
+}
+
+// packsOf groups what lies in packs of segments or archives by object.
+func packsOf(checks []segmentCheck, latest map[base.LogID]*Version) []packCheck {
+	packs := map[string]packCheck{}
+	add := func(object string, size int64, p segment.Part) {
+		if kind := ParseName(object).Kind; kind != KindPack && kind != KindArchive {
+			return
+		}
+		if packs[object].parts == nil {
+			packs[object] = packCheck{object: object, size: size, parts: map[int64]segment.Part{}}
+		}
+		packs[object].parts[p.Pos] = p
+	}
+	for _, c := range checks {
+		add(c.e.Object, c.e.ObjectBytes, segment.Part{Log: c.id.Log, Pos: c.e.Pos, Len: c.e.Len, CRC32C: c.e.CRC32C, First: int64(c.e.Base), Last: int64(c.e.End)})
+	}
+	for _, v := range latest {
+		for _, a := range v.Archives {
+			add(a.Object, a.ObjectBytes, segment.Part{Log: v.Log, Pos: a.Pos, Len: a.Len, CRC32C: a.CRC32C, First: int64(a.Base), Last: int64(a.End)})
+		}
+	}
+	return slices.Collect(maps.Values(packs))
+}
+
+// checkDirectory compares the directory of a pack with what manifests say of its parts.
+func (inv *Inventory) checkDirectory(ctx context.Context, p packCheck) error {
+	parts, err := ReadDirectory(ctx, inv.bucket, p.object, p.size)
+	if err != nil {
+		return err
+	}
+	for _, part := range parts {
+		if want, ok := p.parts[part.Pos]; ok && want != part {
+			return base.MarkCorruption(fmt.Errorf("directory says %+v, the manifest %+v", part, want))
+		}
+		delete(p.parts, part.Pos)
+	}
+	if len(p.parts) > 0 {
+		return base.MarkCorruption(fmt.Errorf("directory lacks %d parts that manifests name", len(p.parts)))
+	}
+	return nil
+}
+
+// ReadDirectory reads the directory of a pack of size bytes.
+func ReadDirectory(ctx context.Context, bucket objstore.Reader, object string, size int64) ([]segment.Part, error) {
+	for tail := int64(4096); ; {
+		tail = min(tail, size)
+		b, err := bucket.Get(ctx, object, size-tail, tail)
+		if err != nil {
+			return nil, fmt.Errorf("get directory of %s: %w", object, err)
+		}
+		_, parts, err := segment.ParseDirectory(b)
+		var need *segment.NeedTail
+		switch {
+		case err == nil:
+			return parts, nil
+		case errors.As(err, &need) && need.Bytes > tail && need.Bytes <= size:
+			tail = need.Bytes
+		case errors.As(err, &need):
+			return nil, base.MarkCorruption(fmt.Errorf("directory of %s: %w", object, err))
+		default:
+			return nil, fmt.Errorf("directory of %s: %w", object, err)
+		}
+	}
 }
 
 // readSegment reads one whole segment past any cache, verified, and returns its body.

@@ -1,6 +1,7 @@
 package tiertest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -155,7 +156,9 @@ func (s *Source) Sealed(maxBytes int64) []tiering.SealedRange {
 			}
 		}
 	}
-	slices.SortStableFunc(out, func(a, b tiering.SealedRange) int { return int(a.Base - b.Base) })
+	slices.SortFunc(out, func(a, b tiering.SealedRange) int {
+		return cmp.Or(cmp.Compare(a.Base, b.Base), cmp.Compare(a.Log, b.Log))
+	})
 	var sum int64
 	for i := range out {
 		if sum += out[i].Bytes; sum > maxBytes && i > 0 {
