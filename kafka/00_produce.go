@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -148,7 +149,7 @@ func (s *Server) fillProduce(r *request, resp *kmsg.ProduceResponse, appends []i
 		p.ErrorCode = r.code(res.Err)
 		var invalid *record.InvalidError
 		if errors.As(res.Err, &invalid) {
-			fillRecordErrors(p, invalid)
+			fillRecordErrors(p, invalid, appends[i].TP)
 		}
 		if p.ErrorCode == kerr.NotLeaderForPartition.Code && resp.Version >= 10 {
 			s.nameLeader(appends[i].TP, func(leader metadataBroker, id base.BrokerID, epoch base.LeaderEpoch) {
@@ -172,7 +173,9 @@ func hasBroker(brokers []kmsg.ProduceResponseBroker, id int32) bool {
 	return false
 }
 
-func fillRecordErrors(p *kmsg.ProduceResponseTopicPartition, invalid *record.InvalidError) {
+// fillRecordErrors tells which records were refused, in Kafka's words: where a key is missing it names the partition, which
+// package record does not know.
+func fillRecordErrors(p *kmsg.ProduceResponseTopicPartition, invalid *record.InvalidError, tp base.TopicPartition) {
 	if invalid.Message != "" {
 		p.ErrorMessage = text(invalid.Message)
 	}
@@ -181,6 +184,9 @@ func fillRecordErrors(p *kmsg.ProduceResponseTopicPartition, invalid *record.Inv
 		out.RelativeOffset = e.Index
 		if e.Message != "" {
 			out.ErrorMessage = text(e.Message)
+		}
+		if strings.HasSuffix(e.Message, "without key") {
+			out.ErrorMessage = text(e.Message + " in topic partition " + tp.String())
 		}
 		p.ErrorRecords = append(p.ErrorRecords, out)
 	}

@@ -101,7 +101,13 @@ func (s *Server) fillFetch(r *request, resp *fetchResponse, fc *fetchContext, re
 		if res.Diverging != nil {
 			out.DivergingEpoch.Epoch, out.DivergingEpoch.EndOffset = int32(res.Diverging.Epoch), int64(res.Diverging.Start)
 		}
-		if res.Aborted != nil {
+		switch {
+		case res.Err != nil:
+			// Kafka's answers for what it does not host have an empty list, its other errors none.
+			if out.ErrorCode == kerr.UnknownTopicOrPartition.Code || out.ErrorCode == kerr.UnknownTopicID.Code {
+				out.AbortedTransactions = []kmsg.FetchResponseTopicPartitionAbortedTransaction{}
+			}
+		case res.Aborted != nil:
 			out.AbortedTransactions = make([]kmsg.FetchResponseTopicPartitionAbortedTransaction, len(res.Aborted))
 			for k, a := range res.Aborted {
 				out.AbortedTransactions[k].ProducerID, out.AbortedTransactions[k].FirstOffset = int64(a.ProducerID), int64(a.FirstOffset)

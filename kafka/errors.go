@@ -65,19 +65,21 @@ func messageOf(err error) *string {
 	if err == nil {
 		return nil
 	}
+	if code, _ := codeOf(err); code == codeUnknown {
+		return text(kafkaText[codeUnknown]) // what went wrong inside is for the log
+	}
 	var k *kerr.Error
 	if !errors.As(err, &k) {
-		text := err.Error()
-		return &text
+		return text(err.Error())
 	}
-	if text, ok := kafkaText[k.Code]; ok && err.Error() == k.Error() {
-		return &text
+	if words, ok := kafkaText[k.Code]; ok && err.Error() == k.Error() {
+		return text(words)
 	}
-	text := strings.TrimSuffix(strings.TrimSuffix(err.Error(), k.Error()), ": ")
-	if text == "" {
-		text = k.Description
+	words := strings.TrimSuffix(strings.TrimSuffix(err.Error(), k.Error()), ": ")
+	if words == "" {
+		words = k.Description
 	}
-	return &text
+	return text(words)
 }
 
 // failure pairs an error with the words that Kafka uses for it.
@@ -95,6 +97,7 @@ func refuse(err *kerr.Error, text string) error { return &failure{err, text} }
 // kafkaText holds Kafka's own messages where clients and tools show them and kerr words them differently
 // (org.apache.kafka.common.protocol.Errors).
 var kafkaText = map[int16]string{
+	-1:  "The server experienced an unexpected error when processing the request.",
 	3:   "This server does not host this topic-partition.",
 	15:  "The coordinator is not available.",
 	100: "This server does not host this topic ID.",
