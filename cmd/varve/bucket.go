@@ -13,7 +13,7 @@ import (
 )
 
 func newBucketCommand(a *app) *cobra.Command {
-	return noun("bucket", "Look at a bucket, without a cluster", newBucketFsck(a), newBucketCat(a))
+	return noun("bucket", "Look at a bucket, without a cluster", newBucketFsck(a), newBucketList(a), newBucketCat(a))
 }
 
 // bucketFlag adds --object-store.

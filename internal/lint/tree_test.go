@@ -104,6 +104,11 @@ func below(dir string, folders []string) bool {
 	return false
 }
 
+// forTests reports whether a package exists for tests alone: acceptance tests, memory and fault twins of a seam.
+func forTests(dir string) bool {
+	return strings.HasSuffix(dir, "test") || below(dir, []string{"internal/testutil", "objstore/fault", "coordinator/memlog"})
+}
+
 // The rules would all pass on an empty tree.
 func TestTreeIsThere(t *testing.T) {
 	seen := map[string]bool{}

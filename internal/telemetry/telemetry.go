@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/otlptranslator"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
@@ -64,8 +65,7 @@ func Start(ctx context.Context, o Options) (*Telemetry, error) {
 		otelprom.WithRegisterer(registry),
 		otelprom.WithoutTargetInfo(),
 		otelprom.WithoutScopeInfo(),
-		otelprom.WithoutUnits(),
-		otelprom.WithoutCounterSuffixes(),
+		otelprom.WithTranslationStrategy(otlptranslator.UnderscoreEscapingWithoutSuffixes),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("create prometheus exporter: %w", err)

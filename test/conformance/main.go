@@ -65,7 +65,7 @@ func conformance(ctx context.Context, varve, dir, only, logs, external string) e
 		}
 		scores = append(scores, s)
 	}
-	print(scores)
+	show(scores)
 	fmt.Println("output of the scripts and brokers:", logs)
 	for _, s := range scores {
 		if !s.reached() {
@@ -126,7 +126,7 @@ func suite(ctx context.Context, varve, path, logs, broker string) (score, error)
 	return s, nil
 }
 
-func print(scores []score) {
+func show(scores []score) {
 	fmt.Println()
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "suite\tpassed\tfailed\treference\tseconds\tverdict")

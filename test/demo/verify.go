@@ -80,9 +80,12 @@ func lookups(ctx context.Context, adm *kadm.Client, topic string, want *produced
 				return cold, hot, fmt.Errorf("look up %d: %w", m.timestampMs, err)
 			}
 			l, _ := listed.Lookup(topic, t.Partition)
-			if l.Err != nil || l.Offset != m.offset || l.Timestamp != m.timestampMs {
-				return cold, hot, fmt.Errorf("partition %d: timestamp %d is offset %d (%d), the broker says offset %d (%d, error %v)",
-					t.Partition, m.timestampMs, m.offset, m.timestampMs, l.Offset, l.Timestamp, l.Err)
+			if l.Err != nil {
+				return cold, hot, fmt.Errorf("look up %d in partition %d: %w", m.timestampMs, t.Partition, l.Err)
+			}
+			if l.Offset != m.offset || l.Timestamp != m.timestampMs {
+				return cold, hot, fmt.Errorf("partition %d: timestamp %d is offset %d, the broker says offset %d with timestamp %d",
+					t.Partition, m.timestampMs, m.offset, l.Offset, l.Timestamp)
 			}
 			if m.offset < t.HotStartOffset {
 				cold++
