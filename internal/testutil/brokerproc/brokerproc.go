@@ -4,6 +4,7 @@ package brokerproc
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/varvelog/varve/httpapi"
 )
 
 // Node is one broker process over one data directory; its ports stay the same over restarts. Not safe for concurrent use.
@@ -130,4 +133,22 @@ func (n *Node) Close() error {
 		_ = n.cmd.Process.Kill()
 	}
 	return n.log.Close()
+}
+
+// Topic asks the broker where a topic's bytes are.
+func (n *Node) Topic(ctx context.Context, name string) (httpapi.Topic, error) {
+	var t httpapi.Topic
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.HTTP+"/v1/topics/"+name, nil)
+	if err != nil {
+		return t, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return t, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return t, fmt.Errorf("describe %s: %s", name, resp.Status)
+	}
+	return t, json.NewDecoder(resp.Body).Decode(&t)
 }
