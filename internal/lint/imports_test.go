@@ -28,6 +28,7 @@ var mayImport = []struct {
 	{"record", nil},
 	{"objstore", nil},
 	{"internal/base", nil},
+	{"internal/testutil", []string{"httpapi", "client", "objstore", "metadata", "record"}},
 	{"internal", nil},
 }
 
