@@ -114,11 +114,16 @@ func (t *Tiering) admit(ctx context.Context, ranges []SealedRange) (todo []Seale
 				st, _ = t.roots.get(r.Log)
 			}
 			end = st.root.TieredEnd
+			refused[r.Log] = st.retryAt.After(t.o.Clock.Now())
 			gap = r.Base > end && st.root.Bytes > 0 && r.LogStart < end
 		}
 		switch {
 		case refused[r.Log]:
 			continue
+		case r.End <= r.LogStart: // deleted before it was tiered: nothing of it may be read any more
+			t.o.Source.Tiered(r.Log, r.LeaderEpoch, r.End)
+			settled++
+			end = r.End
 		case r.End <= end: // tiered, by a commit whose outcome was unknown or by a leader before us
 			t.o.Source.Tiered(r.Log, r.LeaderEpoch, end)
 			settled++
@@ -224,14 +229,27 @@ func (t *Tiering) addChange(ups []uploaded) *change {
 				return nil, dropped, err
 			}
 		}
-		var entries []manifest.Entry
-		for _, u := range ups {
-			entries = append(entries, u.entries...)
+		entries := entriesAbove(ups, m.LogStart)
+		if len(entries) == 0 { // the log start passed over all of it meanwhile
+			t.garbage.add(t.o.Clock.Now(), c.objects...)
+			return m, dropped, errNothingToDo
 		}
 		next, err := m.Add(entries, last.Epochs)
 		return next, dropped, err
 	}
 	return c
+}
+
+// entriesAbove lists the uploaded segments that hold something at or above the log start.
+func entriesAbove(ups []uploaded, logStart base.Offset) (out []manifest.Entry) {
+	for _, u := range ups {
+		for _, e := range u.entries {
+			if e.End > logStart {
+				out = append(out, e)
+			}
+		}
+	}
+	return out
 }
 
 // holds reports whether the manifest names exactly these uploads already.

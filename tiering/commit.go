@@ -79,33 +79,37 @@ func (t *Tiering) commit(ctx context.Context, changes []*change, names commitNam
 	}
 }
 
-// attempt tries all open changes once; those that stay open may be tried again.
+// attempt tries all open changes once; those that stay open may be tried again. A log whose manifest cannot be read does
+// not keep the others.
 func (t *Tiering) attempt(ctx context.Context, changes []*change, names commitNames) error {
 	var open []*change
+	var errs []error
 	for _, c := range changes {
-		if !c.done {
-			if err := t.prepare(ctx, c); err != nil {
-				return err
-			}
+		if c.done {
+			continue
 		}
-		if !c.done {
+		if err := t.prepare(ctx, c); base.IsCorruption(err) {
+			t.damaged(c, err)
+		} else if err != nil {
+			errs = append(errs, err)
+		} else if !c.done {
 			open = append(open, c)
 		}
 	}
 	if len(open) == 0 {
-		return nil
+		return errors.Join(errs...)
 	}
 	if err := t.writeArchives(ctx, open, names.archives); err != nil {
-		return err
+		return errors.Join(append(errs, err)...)
 	}
 	swaps, err := t.writeManifests(ctx, open, names.manifests)
 	if err != nil {
-		return err
+		return errors.Join(append(errs, err)...)
 	}
 	for i, err := range t.o.Meta.SwapRoots(ctx, swaps) {
 		t.concluded(ctx, open[i], *swaps[i], err)
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // prepare loads what is current and applies the change to it.
@@ -152,6 +156,16 @@ func (t *Tiering) fenced(c *change, err error) {
 	t.roots.doubt(c.log)
 	t.metrics.fenced()
 	t.o.Logger.Warn("manifest commit refused", slog.String("log", c.log.String()), slog.Any("error", err))
+	c.settle(err)
+}
+
+// damaged ends a change of a log whose manifest or archive cannot be read, and keeps its ranges from being uploaded again
+// and again: the log waits for an operator, and is tried again now and then.
+func (t *Tiering) damaged(c *change, err error) {
+	now := t.o.Clock.Now()
+	t.garbage.add(now, c.objects...)
+	t.roots.postpone(c.log, now.Add(damagedPause))
+	t.o.Logger.Error("the log cannot be tiered", slog.String("log", c.log.String()), slog.Any("error", err))
 	c.settle(err)
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/metadata"
+	"github.com/varvelog/varve/objstore"
 	"github.com/varvelog/varve/tiering"
 	"github.com/varvelog/varve/tiering/tiertest"
 )
@@ -139,5 +140,103 @@ func TestOtherBorders(t *testing.T) {
 	e.CheckRoots()
 	if rep := e.Fsck(time.Hour); !rep.Clean() {
 		t.Fatalf("fsck: %+v", rep)
+	}
+}
+
+// TestDeletedBeforeTiered moves the log start over sealed ranges that are not in the bucket yet.
+func TestDeletedBeforeTiered(t *testing.T) {
+	e := tiertest.New(t, nil)
+	logs := workload(e)
+	for _, l := range logs {
+		e.Source.SetLogStart(l, l.Sealed[0].End)
+	}
+	e.Drain()
+	e.CheckReads(2000, logs...)
+	for _, l := range logs { // and all of it, with nothing behind
+		e.Source.Fill(l, rand.New(rand.NewPCG(2, 2)), 3, 50)
+		e.Source.SetLogStart(l, l.End())
+	}
+	e.Drain()
+	e.Source.Fill(logs[0], rand.New(rand.NewPCG(2, 3)), 3, 50)
+	e.Drain()
+	e.CheckReads(2000, logs[0])
+	e.CheckRoots()
+	if rep := e.Fsck(time.Hour); !rep.Clean() {
+		t.Fatalf("fsck: %+v", rep)
+	}
+}
+
+// TestLogStartOvertakesUpload drops, between upload and commit, what is being tiered.
+func TestLogStartOvertakesUpload(t *testing.T) {
+	var e *tiertest.Env
+	var overtake func()
+	e = tiertest.New(t, func(o *tiering.Options) {
+		o.Bucket = putHook{o.Bucket, func(key string) {
+			if overtake != nil && tiering.ParseName(key).Kind != tiering.KindManifest {
+				fn := overtake
+				overtake = nil
+				fn()
+			}
+		}}
+	})
+	logs := workload(e)
+	e.Drain()
+	for _, l := range logs {
+		e.Source.Fill(l, rand.New(rand.NewPCG(2, 2)), 3, 50)
+	}
+	overtake = func() {
+		for _, l := range logs {
+			e.Check(e.Tier.DropBelow(context.Background(), l.State.Log, l.End()))
+		}
+	}
+	e.Drain()
+	for _, l := range logs {
+		e.Source.SetLogStart(l, l.End())
+		e.Source.Fill(l, rand.New(rand.NewPCG(2, 2)), 3, 50)
+	}
+	e.Drain()
+	e.CheckReads(2000, logs...)
+	e.CheckRoots()
+}
+
+// putHook calls fn before each PUT.
+type putHook struct {
+	tiering.Bucket
+	fn func(key string)
+}
+
+func (b putHook) Put(ctx context.Context, key string, body objstore.Body) (objstore.Info, error) {
+	b.fn(key)
+	return b.Bucket.Put(ctx, key, body)
+}
+
+// TestDamagedManifestKeepsNobodyElse damages the manifest of one log: the others are tiered on.
+func TestDamagedManifestKeepsNobodyElse(t *testing.T) {
+	e := tiertest.New(t, func(o *tiering.Options) { o.ManifestBytes = 1 })
+	logs := workload(e)
+	e.Drain()
+	root, _, err := e.Store.Root(context.Background(), logs[0].State.Log)
+	e.Check(err)
+	e.Mem.Corrupt(root.Object, root.Pos+root.Len/2)
+	e.Restart()
+	for _, l := range logs {
+		e.Source.Fill(l, rand.New(rand.NewPCG(2, 2)), 3, 50)
+	}
+	if _, err := e.Tier.RunOnce(context.Background()); !base.IsCorruption(err) {
+		t.Fatalf("round with a damaged manifest: %v", err)
+	}
+	e.CheckReads(2000, logs[1], logs[2])
+	before := len(e.Mem.Keys())
+	for range 5 {
+		if n, err := e.Tier.RunOnce(context.Background()); n != 0 || err != nil {
+			t.Fatalf("%d ranges settled, %v", n, err)
+		}
+	}
+	if n := len(e.Mem.Keys()); n != before {
+		t.Fatalf("%d objects more after rounds that could not succeed", n-before)
+	}
+	e.Clock.Advance(time.Hour)
+	if _, err := e.Tier.RunOnce(context.Background()); !base.IsCorruption(err) {
+		t.Fatalf("an hour later: %v", err)
 	}
 }

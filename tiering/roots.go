@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/metadata"
@@ -19,9 +20,13 @@ type logState struct {
 	// verified is the leader epoch under which root was read or committed: nobody of an older epoch can have swapped it
 	// since. NoLeaderEpoch: read it again before building on it.
 	verified base.LeaderEpoch
-	lastSeq  int64 // the highest that was ever attempted
-	oldestTs int64 // largest timestamp of the oldest segment, unknownTs before its manifest was seen
+	lastSeq  int64     // the highest that was ever attempted
+	oldestTs int64     // largest timestamp of the oldest segment, unknownTs before its manifest was seen
+	retryAt  time.Time // nothing is archived before; set where the manifest is damaged
 }
+
+// damagedPause is how long a log with a damaged manifest waits before it is tried again.
+const damagedPause = time.Minute
 
 // unknownTs marks a timestamp that was not looked up yet.
 const unknownTs = int64(-1) << 62
@@ -80,6 +85,13 @@ func (r *roots) doubt(log base.LogID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.state(log).verified = base.NoLeaderEpoch
+}
+
+// postpone keeps a log from being archived for a while.
+func (r *roots) postpone(log base.LogID, until time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state(log).retryAt = until
 }
 
 // forget removes a log whose root is gone.
