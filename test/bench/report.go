@@ -26,9 +26,11 @@ type measurement struct {
 	EndToEnd         load.Quantiles `json:"endToEnd"`
 	CPUPerGB         float64        `json:"cpuSecondsPerGB"`
 	WrittenPerByte   float64        `json:"writtenPerByte"`
-	RSSBytes         int64          `json:"rssBytes"`
-	PeakBytes        int64          `json:"peakRssBytes"`
-	CPUPercent       float64        `json:"cpuPercent,omitempty"` // idle
+	// Parts of WrittenPerByte that the broker tells apart: write-ahead log, flush, compaction, bucket.
+	Parts      map[string]float64 `json:"writtenParts,omitempty"`
+	RSSBytes   int64              `json:"rssBytes"`
+	PeakBytes  int64              `json:"peakRssBytes"`
+	CPUPercent float64            `json:"cpuPercent,omitempty"` // idle
 }
 
 // String is the line that is shown as a workload ends.
@@ -88,6 +90,10 @@ func figures() []figure {
 		{"broker CPU", "s/GB", func(m measurement) float64 { return m.CPUPerGB }},
 		{"idle CPU", "% core", func(m measurement) float64 { return m.CPUPercent }},
 		{"written per byte", "", func(m measurement) float64 { return m.WrittenPerByte }},
+		{"  WAL", "", func(m measurement) float64 { return m.Parts["WAL"] }},
+		{"  flush", "", func(m measurement) float64 { return m.Parts["flush"] }},
+		{"  compaction", "", func(m measurement) float64 { return m.Parts["compaction"] }},
+		{"  bucket", "", func(m measurement) float64 { return m.Parts["bucket"] }},
 		{"RSS", "MB", func(m measurement) float64 { return float64(m.RSSBytes) / 1e6 }},
 	}
 }

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -69,8 +71,51 @@ func (s *system) topic(ctx context.Context, name string, partitions int32) error
 	})
 }
 
-// usage is what the broker has used since its start.
-func (s *system) usage() (load.Usage, error) { return load.ReadUsage(s.PID()) }
+// snapshot is what the broker has used since its start, and where the bytes that it wrote have gone, as far as it says so.
+type snapshot struct {
+	load.Usage
+	written map[string]float64 // by part; of Varve only
+}
+
+func (s *system) usage() (snapshot, error) {
+	u, err := load.ReadUsage(s.PID())
+	if err != nil || s.HTTPAddr == "" {
+		return snapshot{Usage: u}, err
+	}
+	written, err := s.written()
+	return snapshot{u, written}, err
+}
+
+// parts name the metrics that count bytes written to disk. With the default bucket, a local directory, what goes to the
+// object store is written by this process too.
+var parts = map[string]string{
+	`varve_hot_written{part="wal"}`:        "WAL",
+	`varve_hot_written{part="flush"}`:      "flush",
+	`varve_hot_written{part="compaction"}`: "compaction",
+	"varve_tiering_uploaded_bytes":         "bucket",
+}
+
+func (s *system) written() (map[string]float64, error) {
+	resp, err := http.Get("http://" + s.HTTPAddr + "/metrics")
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	out := map[string]float64{}
+	for in := bufio.NewScanner(resp.Body); in.Scan(); {
+		name, value, _ := strings.Cut(in.Text(), " ")
+		part, known := parts[name]
+		if !known { // labels differ, the name does not
+			bare, _, _ := strings.Cut(name, "{")
+			part, known = parts[bare]
+		}
+		if known {
+			n, _ := strconv.ParseFloat(value, 64) // the page is our own
+			out[part] += n
+		}
+	}
+	return out, nil
+}
 
 // tiers sums up what Varve says about a topic.
 type tiers struct{ highWatermark, tieredEnd, hotStart, tieredBytes int64 }

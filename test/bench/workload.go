@@ -104,7 +104,7 @@ func produce(ctx context.Context, s *system, o load.Options) (measurement, error
 }
 
 // cost adds what the broker used since before.
-func (s *system) cost(m measurement, before load.Usage) (measurement, error) {
+func (s *system) cost(m measurement, before snapshot) (measurement, error) {
 	after, err := s.usage()
 	if err != nil {
 		return m, err
@@ -113,6 +113,14 @@ func (s *system) cost(m measurement, before load.Usage) (measurement, error) {
 	m.CPUPerGB = (after.CPUSeconds - before.CPUSeconds) / gb
 	m.WrittenPerByte = float64(after.WriteBytes-before.WriteBytes) / float64(m.Bytes)
 	m.RSSBytes, m.PeakBytes = after.RSSBytes, after.PeakBytes
+	for part, n := range after.written {
+		if grown := n - before.written[part]; grown > 0 {
+			if m.Parts == nil {
+				m.Parts = map[string]float64{}
+			}
+			m.Parts[part] = grown / float64(m.Bytes)
+		}
+	}
 	return m, nil
 }
 
