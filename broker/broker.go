@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/ingest/hot"
 	"github.com/varvelog/varve/internal/clock"
+	"github.com/varvelog/varve/internal/service"
 	"github.com/varvelog/varve/internal/telemetry"
 	"github.com/varvelog/varve/kafka"
 	"github.com/varvelog/varve/metadata"
@@ -50,6 +52,7 @@ type Broker struct {
 	epoch   int64 // of this registration
 
 	lock      *os.File
+	memory    *service.Group
 	telemetry *telemetry.Telemetry
 	http      *httpapi.Server
 	listener  net.Listener
@@ -97,6 +100,7 @@ func (b *Broker) table() []module {
 		{"lock", nil, b.startLock, b.stopLock},
 		{"telemetry", nil, b.startTelemetry, func(ctx context.Context) error { return b.telemetry.Shutdown(ctx) }},
 		{"http", []string{"telemetry"}, b.startHTTP, func(ctx context.Context) error { return b.http.Stop(ctx) }},
+		{"memory", nil, b.startMemory, b.stopMemory},
 		{"listener", []string{"lock"}, b.startListener, b.stopListener},
 		{"bucket", []string{"lock", "telemetry"}, b.startBucket, func(context.Context) error { return b.bucket.Close() }},
 		{"cache", []string{"bucket"}, b.startCache, func(context.Context) error { return b.cache.Close() }},
@@ -177,6 +181,19 @@ func (b *Broker) startLock(context.Context) error {
 }
 
 func (b *Broker) stopLock(context.Context) error { return b.lock.Close() }
+
+// startMemory holds the Go runtime to --memory (I10).
+func (b *Broker) startMemory(ctx context.Context) error {
+	debug.SetMemoryLimit(b.cfg.Memory)
+	b.memory = service.NewGroup(context.WithoutCancel(ctx))
+	b.memory.Go(b.returnMemory)
+	return nil
+}
+
+func (b *Broker) stopMemory(context.Context) error {
+	b.memory.Stop()
+	return nil
+}
 
 func (b *Broker) startTelemetry(ctx context.Context) (err error) {
 	b.telemetry, err = telemetry.Start(ctx, telemetry.Options{

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 )
@@ -176,6 +175,3 @@ func split(memory int64) budgets {
 	b.untiered, b.hot = b.memTable/4, b.memTable/4
 	return b
 }
-
-// goVersion is shown by the start message.
-func goVersion() string { return runtime.Version() }
