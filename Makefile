@@ -10,7 +10,7 @@ export GOTOOLCHAIN ?= auto
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build run demo test check conformance bench fuzz
+.PHONY: help build run demo test check conformance torture bench fuzz
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ check: ## format, vet, house rules, unit tests with assertions on: the inner loo
 
 conformance: build ## other people's client suites against a fresh broker (CASES_DIR, CASES="kcat franz-go ...")
 	CGO_ENABLED=0 go run ./test/conformance -varve bin/varve $(ARGS)
+
+torture: build ## kill -9 under load, seeded (SECS: stop killing then; SEED), and what became of every acknowledged record
+	CGO_ENABLED=0 go run ./test/torture -bin bin/varve $(if $(SECS),-secs $(SECS)) $(if $(SEED),-seed $(SEED)) $(ARGS)
 
 bench: build ## Apache Kafka 4.3 and Varve in turn, same client, same work: a table of ratios (ARGS=--quick: 3 minutes)
 	CGO_ENABLED=0 go run ./test/bench -varve bin/varve $(ARGS)
