@@ -100,7 +100,7 @@ func (b *Broker) table() []module {
 		{"lock", nil, b.startLock, b.stopLock},
 		{"telemetry", nil, b.startTelemetry, func(ctx context.Context) error { return b.telemetry.Shutdown(ctx) }},
 		{"http", []string{"telemetry"}, b.startHTTP, func(ctx context.Context) error { return b.http.Stop(ctx) }},
-		{"memory", nil, b.startMemory, b.stopMemory},
+		{"memory", []string{"hot"}, b.startMemory, b.stopMemory},
 		{"listener", []string{"lock"}, b.startListener, b.stopListener},
 		{"bucket", []string{"lock", "telemetry"}, b.startBucket, func(context.Context) error { return b.bucket.Close() }},
 		{"cache", []string{"bucket"}, b.startCache, func(context.Context) error { return b.cache.Close() }},

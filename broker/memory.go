@@ -13,8 +13,8 @@ const (
 	idleGarbageHeap = 24 << 20 // a smaller heap is not worth a collection
 )
 
-// returnMemory gives the heap back to the system once the broker has become idle: the runtime would keep the garbage of the
-// last burst for minutes. It collects once per burst.
+// returnMemory gives memory back to the system once the broker has become idle: the garbage of the last burst, which the runtime
+// would keep for minutes, and the blocks that it read. It does so once per burst.
 func (b *Broker) returnMemory(ctx context.Context) {
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
 	var last uint64
@@ -32,6 +32,7 @@ func (b *Broker) returnMemory(ctx context.Context) {
 		if allocs-last >= idleAllocBytes {
 			collected = false
 		} else if !collected && heap > idleGarbageHeap {
+			b.hot.ShrinkCache()
 			debug.FreeOSMemory()
 			collected = true
 		}

@@ -20,7 +20,8 @@ func (s *Store) openPebble() (*pebble.DB, error) {
 	// Pebble takes the memtables out of the block cache's capacity (one in use, one kept for the next): without the addition a
 	// 64 MiB cache beside 128 MiB memtables would hold nothing.
 	cache := pebble.NewCache(s.opts.CacheBytes + 2*s.opts.MemTableBytes)
-	defer cache.Unref()
+	defer cache.Unref() // the DB has its own reference
+	s.cache = cache
 	o := &pebble.Options{
 		FS:     s.disk,
 		Logger: pebbleLogger{s},

@@ -31,6 +31,7 @@ var (
 type Store struct {
 	opts     Options
 	db       *pebble.DB
+	cache    *pebble.Cache // the block cache, which db holds alive
 	disk     *disk
 	space    *space
 	group    *service.Group // the poll of the free space
