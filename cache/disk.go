@@ -101,7 +101,7 @@ func (d *disk) write(ref blockRef, seq uint64, data []byte) (string, error) {
 		_, err = f.Write(chunk)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		d.remove(name)
+		_ = d.remove(name) // it stays a miss; the next scan finds it again
 		return "", err
 	}
 	return name, nil
@@ -197,7 +197,7 @@ func (d *disk) list(ctx context.Context) ([]found, error) {
 		for _, name := range names {
 			id, n, seq, err := parseName(name)
 			if err != nil || name[:2] != shard {
-				d.fs.Remove(d.fs.PathJoin(d.blocksDir(), shard, name)) // not ours, or of nobody: it must not take space
+				_ = d.fs.Remove(d.fs.PathJoin(d.blocksDir(), shard, name)) // not ours, or of nobody: it must not take space
 				continue
 			}
 			files = append(files, found{id: id, name: name, bytes: allocated(n), seq: seq})

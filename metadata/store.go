@@ -87,7 +87,7 @@ func Open(ctx context.Context, opts Options) (*Store, error) {
 		return nil, err
 	}
 	if err := s.start(ctx); err != nil {
-		s.Close()
+		_ = s.Close() // the cause is returned
 		return nil, fmt.Errorf("open metadata: %w", err)
 	}
 	return s, nil

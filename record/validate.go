@@ -295,10 +295,12 @@ func (v *pass) run(s *scanner) error {
 	return nil
 }
 
+// malformations are what a record can have that makes it no record.
+var malformations = []error{errTruncated, errSize, errHeaderCount, errHeaderKey, errTrailing}
+
 // malformed tells bytes that are no records (87) from a payload that does not decompress (-1).
 func (v *pass) malformed(index int32, err error) error {
-	switch err {
-	case errTruncated, errSize, errHeaderCount, errHeaderKey, errTrailing:
+	if slices.ContainsFunc(malformations, func(m error) bool { return errors.Is(err, m) }) {
 		return refuse(kerr.InvalidRecord, true, "record %d of %d: %v", index, v.batch.Count(), err)
 	}
 	return undecodable(err)

@@ -38,7 +38,7 @@ func (b *Bucket) Put(ctx context.Context, key string, body objstore.Body) (objst
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = b.publish(dirs, upload, b.fs.PathJoin(objects, name))
 	}
-	b.fs.Remove(upload) // Best effort: AbortUploads removes what stays.
+	_ = b.fs.Remove(upload) // Best effort: AbortUploads removes what stays.
 	if err != nil {
 		return objstore.Info{}, fmt.Errorf("put %q: %w", key, err)
 	}

@@ -40,7 +40,7 @@ func Open(ctx context.Context, opts Options) (objstore.Bucket, error) {
 	}
 	b := &Bucket{opts: opts, core: minio.Core{Client: c}, transport: transport}
 	if err := b.probe(ctx); err != nil {
-		b.Close()
+		_ = b.Close() // the cause is returned
 		return nil, fmt.Errorf("open s3 bucket %q at %q: %w", opts.Bucket, opts.Endpoint, err)
 	}
 	return objstore.WithPrefix(b, opts.Prefix), nil

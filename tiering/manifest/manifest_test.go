@@ -158,7 +158,7 @@ func checkAgainst(t *testing.T, m *manifest.Manifest, archives map[manifest.Arch
 		if !ok {
 			t.Fatalf("offset %d is not found", at)
 		}
-		got := manifest.Entry{}
+		var got manifest.Entry
 		if archived {
 			a := archives[m.Archives[i].Key()]
 			j, _ := a.Find(at)

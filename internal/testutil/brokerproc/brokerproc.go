@@ -94,7 +94,7 @@ func (n *Node) Ready(ctx context.Context) error {
 		}
 		select {
 		case err := <-n.exited:
-			return fmt.Errorf("the broker ended while it started (%v): see %s", err, n.log.Name())
+			return fmt.Errorf("the broker ended while it started: see %s: %w", n.log.Name(), err)
 		case <-ctx.Done():
 			return fmt.Errorf("the broker is not ready after a minute: see %s", n.log.Name())
 		case <-time.After(10 * time.Millisecond):

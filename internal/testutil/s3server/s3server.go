@@ -52,11 +52,11 @@ func (s *Server) BucketURL(bucket, prefix string) string {
 
 // Stop ends the server and waits for it. It may be called more than once.
 func (s *Server) Stop() {
-	s.process.Signal(os.Interrupt)
+	_ = s.process.Signal(os.Interrupt) // it may have ended
 	select {
 	case <-s.done:
 	case <-time.After(stopTimeout):
-		s.process.Kill()
+		_ = s.process.Kill()
 		<-s.done
 	}
 }
