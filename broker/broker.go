@@ -185,6 +185,7 @@ func (b *Broker) stopLock(context.Context) error { return b.lock.Close() }
 // startMemory holds the Go runtime to --memory (I10).
 func (b *Broker) startMemory(ctx context.Context) error {
 	debug.SetMemoryLimit(b.cfg.Memory)
+	debug.SetGCPercent(gcPercent)
 	b.memory = service.NewGroup(context.WithoutCancel(ctx))
 	b.memory.Go(b.returnMemory)
 	return nil

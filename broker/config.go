@@ -166,7 +166,7 @@ func split(memory int64) budgets {
 	b := budgets{
 		memTable:    min(128<<20, memory/16),
 		blockCache:  min(64<<20, memory/64),
-		tail:        min(512<<20, memory/8),
+		tail:        min(256<<20, memory/16),
 		cacheMemory: min(1<<30, memory/8),
 		cacheDisk:   1 << 30,
 		requests:    min(512<<20, memory/8),

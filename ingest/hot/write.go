@@ -35,8 +35,8 @@ func (s *Store) NewWriteSize(sizeBytes int) *Write {
 	if w == nil {
 		w = &Write{store: s}
 	}
-	// 64 bytes: the batch header and some keys.
-	w.batch = s.db.NewBatchWithSize(sizeBytes+64, pebble.WithMaxRetainedSizeBytes(maxPooledBytes))
+	// 1 KiB: the batch header, and the keys and rows of a request over some tens of partitions.
+	w.batch = s.db.NewBatchWithSize(sizeBytes+1024, pebble.WithMaxRetainedSizeBytes(maxPooledBytes))
 	return w
 }
 
