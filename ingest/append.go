@@ -79,8 +79,9 @@ type part struct {
 }
 
 // Append orders the batches of one produce request; when it returns, later appends come after these. acks is 0, 1 or -1;
-// timeoutMs bounds the wait for acks=-1 (kerr.RequestTimedOut). Each partition fails or succeeds on its own.
-func (g *Ingest) Append(_ context.Context, acks int16, timeoutMs int32, reqs []AppendRequest) *Receipt {
+// timeoutMs bounds the wait for acks=-1 (kerr.RequestTimedOut). Each partition fails or succeeds on its own. It blocks
+// while Options.PendingBytes of appends wait for the disk, which is the back-pressure on a connection; ctx ends that wait.
+func (g *Ingest) Append(ctx context.Context, acks int16, timeoutMs int32, reqs []AppendRequest) *Receipt {
 	r := &Receipt{done: make(chan struct{})}
 	r.mu.results = make([]AppendResult, len(reqs))
 	parts := make([]part, 0, len(reqs))
@@ -104,9 +105,20 @@ func (g *Ingest) Append(_ context.Context, acks int16, timeoutMs int32, reqs []A
 	if acks == -1 {
 		deadline = now.Add(time.Duration(timeoutMs) * time.Millisecond)
 	}
-	g.submit(parts, r, deadline, nil)
+	pd := &pending{parts: parts, receipt: r, deadline: deadline, size: pendingOverheadBytes}
+	for i := range reqs {
+		pd.size += int64(max(len(reqs[i].Records), 0))
+	}
+	if err := g.pipe.enter(ctx, pd.size, deadline); err != nil {
+		r.finish(err)
+		return r
+	}
+	g.submit(pd)
 	return r
 }
+
+// pendingOverheadBytes is what an append costs in memory beside the records that it brought.
+const pendingOverheadBytes = 512
 
 // prepare finds the partition and validates the batch, before any lock is taken.
 func (g *Ingest) prepare(req *AppendRequest, nowMs int64) (part, error) {
@@ -140,14 +152,19 @@ func (g *Ingest) AppendBatch(tp base.TopicPartition, b record.Batch, done func(b
 	}
 	r := &Receipt{done: make(chan struct{})}
 	r.mu.results = make([]AppendResult, 1)
-	g.submit([]part{{p: p, batch: b}}, r, time.Time{}, func() {
-		done(r.mu.results[0].BaseOffset, r.mu.results[0].Err)
-	})
+	pd := &pending{parts: []part{{p: p, batch: b}}, receipt: r, size: int64(len(b)) + pendingOverheadBytes}
+	pd.after = func() { done(r.mu.results[0].BaseOffset, r.mu.results[0].Err) }
+	if err := g.pipe.enterNow(pd.size); err != nil {
+		done(base.NoOffset, err)
+		return
+	}
+	g.submit(pd)
 }
 
-// submit orders parts under their partitions' order locks and hands them to the pipeline. Pebble's commit pipeline and the
+// submit orders the parts of an append that has entered the pipeline under their partitions' order locks and hands them to the pipeline. Pebble's commit pipeline and the
 // pipeline's queue are both entered under the locks: offsets, WAL and completion keep one order.
-func (g *Ingest) submit(parts []part, r *Receipt, deadline time.Time, after func()) {
+func (g *Ingest) submit(pd *pending) {
+	parts, r := pd.parts, pd.receipt
 	slices.SortStableFunc(parts, func(a, b part) int { return int(int64(a.p.log) - int64(b.p.log)) })
 	lockAll(parts)
 	size := 0
@@ -156,7 +173,7 @@ func (g *Ingest) submit(parts []part, r *Receipt, deadline time.Time, after func
 	}
 	w := g.store.NewWriteSize(size)
 	nowMs := g.clock.Now().UnixMilli()
-	appended, relaxed := 0, true
+	appended, relaxed, kept := 0, true, int64(0)
 	for i := range parts {
 		pt := &parts[i]
 		pt.p.mu.Lock()
@@ -165,10 +182,11 @@ func (g *Ingest) submit(parts []part, r *Receipt, deadline time.Time, after func
 		pt.failed = r.mu.results[pt.req].Err != nil
 		if !pt.duplicate && !pt.failed {
 			appended++
+			kept += int64(len(pt.batch))
 			relaxed = relaxed && pt.p.Config().SyncRelaxed
 		}
 	}
-	pd := &pending{parts: parts, receipt: r, deadline: deadline, after: after}
+	pd.wasteful = kept < pd.size/2
 	err := g.apply(w, pd, appended, relaxed)
 	if err == nil {
 		g.pipe.push(pd)
@@ -176,8 +194,9 @@ func (g *Ingest) submit(parts []part, r *Receipt, deadline time.Time, after func
 	unlockAll(parts)
 	if err != nil {
 		r.finish(fmt.Errorf("append: %w: %w", kerr.KafkaStorageError, err))
-		if after != nil {
-			after()
+		g.pipe.leave(pd.size)
+		if pd.after != nil {
+			pd.after()
 		}
 	}
 }
@@ -240,6 +259,10 @@ func (p *Partition) orderLocked(w *hot.Write, pt *part, res *AppendResult, nowMs
 	}
 	if p.mustRollLocked(b) {
 		p.sealLocked(w, nowMs)
+	}
+	if !m.stored { // in the same write: recovery must know where the first batch was to lie
+		w.SetMeta(p.log, p.metaLocked())
+		m.stored = true
 	}
 	b.SetBaseOffset(m.end)
 	b.SetLeaderEpoch(m.epoch)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -26,6 +27,7 @@ type Store interface {
 	ApplyNoSync(w *hot.Write) error
 	TrimAll(trims []hot.Trim) error
 	Drop(logs []base.LogID) error
+	Reclaim() error
 	Logs() ([]hot.Log, error)
 	Full() bool
 	hotReader
@@ -53,6 +55,11 @@ type Options struct {
 	CheckpointEvery time.Duration
 	// RetentionEvery is log.retention.check.interval.ms. Default 5 min.
 	RetentionEvery time.Duration
+	// PendingBytes bounds the appends that wait for the disk, answered or not. At the bound Append blocks. Default 128 MiB.
+	PendingBytes int64
+	// ProducersPerPartition bounds the idempotent producers that a partition remembers; those that were idle the longest are
+	// forgotten first, as if producer.id.expiration.ms had passed. Default 10,000.
+	ProducersPerPartition int64
 	// ProducerExpiry is producer.id.expiration.ms, which may change at run time. Default 24 h.
 	ProducerExpiry func() time.Duration
 	// TickEvery is the period of sealing and trimming while there is something to do. Default 200 ms.
@@ -69,6 +76,8 @@ func (o *Options) EnsureDefaults() {
 	setDefault(&o.UntieredBytes, 32<<20)
 	setDefault(&o.HotBytes, 32<<20)
 	setDefault(&o.MaxSealBytes, 64<<20)
+	setDefault(&o.PendingBytes, 128<<20)
+	setDefault(&o.ProducersPerPartition, 10_000)
 	setDefault(&o.CheckpointEvery, 2*time.Second)
 	setDefault(&o.TickEvery, 200*time.Millisecond)
 	setDefault(&o.RetentionEvery, 5*time.Minute)
@@ -105,10 +114,15 @@ type Ingest struct {
 	work    *workset
 	sealedC chan struct{}
 	metrics *metrics
+	// reclaimable is set where rows were deleted whose space Pebble may still hold.
+	reclaimable atomic.Bool
+	ending      *service.Group // Stop itself
 
 	mu struct {
 		sync.RWMutex
-		parts map[base.LogID]*Partition
+		parts   map[base.LogID]*Partition
+		gone    []*Partition // their topics were deleted; housekeeping removes their rows
+		stopped bool
 	}
 }
 
@@ -117,7 +131,7 @@ func New(opts Options) (*Ingest, error) {
 	opts.EnsureDefaults()
 	g := &Ingest{
 		opts: opts, store: opts.Store, log: opts.Logger, clock: opts.Clock,
-		group: service.NewGroup(context.Background()), sealedC: make(chan struct{}, 1),
+		group: service.NewGroup(context.Background()), ending: service.NewGroup(context.Background()), sealedC: make(chan struct{}, 1),
 	}
 	g.mu.parts = map[base.LogID]*Partition{}
 	g.tail = newTail(opts.TailBytes)
@@ -136,18 +150,41 @@ func New(opts Options) (*Ingest, error) {
 // Start begins to follow the image and to seal, trim and checkpoint.
 func (g *Ingest) Start() {
 	g.group.Go(g.pipe.run)
+	g.group.Go(g.pipe.watch)
 	g.group.Go(g.housekeep)
 	g.opts.Meta.Subscribe(g.onImage)
 }
 
-// Stop waits for what is under way and writes a last checkpoint. Appends after it fail.
+// Stop waits for what is under way and writes a last checkpoint. Appends after it fail. Where the disk is full and stays so
+// for fullPatience it gives up: what was not acknowledged may be lost, as in a crash.
 func (g *Ingest) Stop() error {
+	g.mu.Lock()
+	g.mu.stopped = true
+	g.mu.Unlock()
 	for _, p := range g.all() {
 		p.stop(kerr.NotLeaderForPartition)
 	}
-	g.pipe.drain()
-	g.group.Stop()
-	return g.checkpoint(g.all())
+	g.pipe.close()
+	done := make(chan error, 1)
+	g.ending.Go(func(context.Context) {
+		g.pipe.drain()
+		g.group.Stop()
+		done <- g.checkpoint(g.all())
+	})
+	const fullPatience = 10 // ticks
+	for full := 0; full < fullPatience; {
+		t := g.clock.NewTimer(g.opts.TickEvery)
+		select {
+		case err := <-done:
+			t.Stop()
+			return err
+		case <-t.C:
+		}
+		if full++; !g.store.Full() {
+			full = 0
+		}
+	}
+	return fmt.Errorf("stop ingest: %w", hot.ErrDiskFull)
 }
 
 func (g *Ingest) all() []*Partition {
@@ -186,7 +223,8 @@ func (g *Ingest) byLog(id base.LogID) *Partition {
 	return g.mu.parts[id]
 }
 
-// open creates the log of a partition that the image shows and the hot store does not know yet.
+// open creates the log of a partition that the image shows and the hot store does not know yet. It writes nothing: readers
+// of every partition would wait for a full disk behind Ingest.mu. The first append writes the 'm' row.
 func (g *Ingest) open(state *metadata.Partition) (*Partition, error) {
 	image := g.opts.Meta.Image()
 	current, topic, ok := image.Log(state.Log)
@@ -198,14 +236,10 @@ func (g *Ingest) open(state *metadata.Partition) (*Partition, error) {
 	if p := g.mu.parts[state.Log]; p != nil {
 		return p, nil
 	}
-	p := newPartition(g, state.Log, g.opts.Roots[state.Log])
-	w := g.store.NewWrite()
-	p.mu.Lock()
-	w.SetMeta(p.log, p.metaLocked())
-	p.mu.Unlock()
-	if err := g.store.ApplyNoSync(w); err != nil {
-		return nil, fmt.Errorf("create log of %s: %w", state.TP, err)
+	if g.mu.stopped {
+		return nil, fmt.Errorf("partition %s: %w", state.TP, kerr.NotLeaderForPartition)
 	}
+	p := newPartition(g, state.Log, g.opts.Roots[state.Log])
 	p.lead(current, topic)
 	g.mu.parts[state.Log] = p
 	return p, nil
@@ -213,6 +247,12 @@ func (g *Ingest) open(state *metadata.Partition) (*Partition, error) {
 
 // onImage follows the image: new leader epochs and configurations, topics that went away.
 func (g *Ingest) onImage(old, image *metadata.Image) {
+	g.mu.RLock()
+	stopped := g.mu.stopped
+	g.mu.RUnlock()
+	if stopped {
+		return
+	}
 	var gone []base.LogID
 	for _, p := range g.all() {
 		state, topic, ok := image.Log(p.log)
@@ -227,7 +267,7 @@ func (g *Ingest) onImage(old, image *metadata.Image) {
 		}
 	}
 	if len(gone) > 0 {
-		g.drop(gone)
+		g.forget(gone)
 	}
 	if old == nil {
 		g.openLed(image)
@@ -248,16 +288,48 @@ func (g *Ingest) openLed(image *metadata.Image) {
 	}
 }
 
-func (g *Ingest) drop(logs []base.LogID) {
+// forget takes deleted partitions off the map. Their rows go later: the image must not wait for the disk.
+func (g *Ingest) forget(logs []base.LogID) {
 	g.mu.Lock()
 	for _, id := range logs {
 		if p := g.mu.parts[id]; p != nil {
 			g.tail.dropPartition(p)
+			g.work.remove(p)
+			g.work.removeReady(p)
 			delete(g.mu.parts, id)
+			g.mu.gone = append(g.mu.gone, p)
 		}
 	}
 	g.mu.Unlock()
+	g.work.wake()
+}
+
+// dropGone removes the rows of deleted partitions, behind the last append that was under way to them.
+func (g *Ingest) dropGone() {
+	g.mu.Lock()
+	gone := g.mu.gone
+	g.mu.gone = nil
+	g.mu.Unlock()
+	if len(gone) == 0 {
+		return
+	}
+	logs := make([]base.LogID, len(gone))
+	for i, p := range gone {
+		p.order.Lock()
+		p.mu.Lock()
+		p.mu.dropped = true
+		p.mu.Unlock()
+		p.order.Unlock()
+		logs[i] = p.log
+	}
 	if err := g.store.Drop(logs); err != nil {
 		g.log.Error("drop deleted logs", slog.Int("logs", len(logs)), slog.Any("err", err))
 	}
+	g.reclaimable.Store(true)
+}
+
+func (g *Ingest) hasGone() bool {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return len(g.mu.gone) > 0
 }

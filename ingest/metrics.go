@@ -35,6 +35,8 @@ func newMetrics(m metric.Meter, g *Ingest) (*metrics, error) {
 	}{
 		{"varve_ingest_tail_bytes", "Bytes that the in-memory tail holds.", g.tail.size},
 		{"varve_ingest_tail_limit_bytes", "Bound of the in-memory tail.", func() int64 { return g.opts.TailBytes }},
+		{"varve_ingest_pending_bytes", "Bytes of appends that wait for the disk.", g.pipe.pendingBytes},
+		{"varve_ingest_pending_limit_bytes", "At it appends wait before they are ordered.", func() int64 { return g.opts.PendingBytes }},
 		{"varve_ingest_untiered_bytes", "Hot bytes that no committed manifest names yet.", g.untieredBytes},
 		{"varve_ingest_untiered_limit_bytes", "Above it the largest open ranges are sealed early.", func() int64 { return g.opts.UntieredBytes }},
 		{"varve_ingest_hot_bytes", "Bytes of record batches in the hot store.", g.hotBytes},

@@ -53,6 +53,8 @@ type Partition struct {
 		tail      batchQueue
 		waiters   map[*Waiter]struct{}
 		unsaved   bool // the 'm' row is older than the state
+		stored    bool // there is an 'm' row
+		dropped   bool // the topic is gone, and every row with it: write none
 	}
 }
 
@@ -91,6 +93,10 @@ func (p *Partition) lead(state *metadata.Partition, topic *metadata.Topic) {
 	if !m.damaged {
 		m.err = nil
 	}
+	p.g.work.add(p) // its configuration may have changed: tiering, retention
+	if len(m.sealed) > 0 {
+		p.g.work.addReady(p)
+	}
 	if state.LeaderEpoch <= m.epoch {
 		return
 	}
@@ -100,7 +106,6 @@ func (p *Partition) lead(state *metadata.Partition, topic *metadata.Topic) {
 	}
 	m.epochs = append(m.epochs, base.EpochStart{Epoch: m.epoch, Start: m.end})
 	m.unsaved = true
-	p.g.work.add(p)
 }
 
 // stop makes every request and every waiter answer err.

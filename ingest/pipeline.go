@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/varvelog/varve/ingest/hot"
+	"github.com/varvelog/varve/record"
 )
 
 // pending is an append whose order is fixed and whose durability is not known yet.
@@ -17,35 +18,125 @@ type pending struct {
 	commit   *hot.Commit // nil where nothing has to be synced (duplicates only, or varve.sync=relaxed)
 	parts    []part
 	receipt  *Receipt
+	size     int64     // what it holds in memory, as enter counted it
+	wasteful bool      // its batches are a small part of what they keep in memory: the tail takes copies
 	deadline time.Time // zero: wait for ever
 	after    func()    // called once the receipt is finished; may be nil
 }
 
 // pipeline completes appends in the order in which they entered the WAL: since a sync covers everything before it, waiting
 // one by one costs no concurrency. A duplicate waits behind the batch that it repeats.
+//
+// What is between enter and leave is bounded by Options.PendingBytes: a disk that does not answer must not fill the memory
+// with appends whose clients have given up (I10).
 type pipeline struct {
-	g  *Ingest
-	mu struct {
+	g    *Ingest
+	busy chan struct{} // signalled when the first append enters
+	mu   struct {
 		sync.Mutex
 		queue    []*pending
 		current  []*pending // taken by run, not finished yet
+		closed   bool       // nothing enters any more
 		stopped  bool
 		wake     sync.Cond
 		inFlight int
+		waiting  int           // in enter, for room
+		bytes    int64         // of what is in flight
+		room     chan struct{} // closed when it may be worth to look again; nil while nobody waits
 	}
 }
 
 func newPipeline(g *Ingest) *pipeline {
-	p := &pipeline{g: g}
+	p := &pipeline{g: g, busy: make(chan struct{}, 1)}
 	p.mu.wake.L = &p.mu.Mutex
 	return p
+}
+
+// enter admits an append of size bytes; leave must follow. Where it would go past the bound it waits for room: until the
+// append's deadline (zero: none), the end of ctx, or until the disk is full. One that is larger than the bound goes alone.
+func (p *pipeline) enter(ctx context.Context, size int64, deadline time.Time) error {
+	for {
+		p.mu.Lock()
+		switch {
+		case p.mu.closed:
+			p.mu.Unlock()
+			return fmt.Errorf("append: the broker stops: %w", kerr.NotLeaderForPartition)
+		case p.mu.bytes == 0 || p.mu.bytes+size <= p.g.opts.PendingBytes:
+			p.admitLocked(size)
+			p.mu.Unlock()
+			return nil
+		}
+		if p.mu.room == nil {
+			p.mu.room = make(chan struct{})
+		}
+		room := p.mu.room
+		p.mu.waiting++
+		p.mu.Unlock()
+		var err error
+		select {
+		case <-room: // or a tick of expiry
+		case <-ctx.Done():
+			err = fmt.Errorf("append waits for room: %w", context.Cause(ctx))
+		}
+		p.mu.Lock()
+		p.mu.waiting--
+		p.mu.Unlock()
+		switch {
+		case err != nil:
+			return err
+		case p.g.store.Full():
+			return fmt.Errorf("append: the data disk is full: %w", kerr.KafkaStorageError)
+		case !deadline.IsZero() && p.g.clock.Now().After(deadline):
+			return fmt.Errorf("append waits for room: %w", kerr.RequestTimedOut)
+		}
+	}
+}
+
+// enterNow is enter for the broker's own appends, of which each coordinator shard has one: they do not wait.
+func (p *pipeline) enterNow(size int64) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.closed {
+		return fmt.Errorf("append: the broker stops: %w", kerr.NotLeaderForPartition)
+	}
+	p.admitLocked(size)
+	return nil
+}
+
+func (p *pipeline) admitLocked(size int64) {
+	p.mu.inFlight++
+	p.mu.bytes += size
+	select {
+	case p.busy <- struct{}{}:
+	default:
+	}
+}
+
+// leave ends what enter admitted.
+func (p *pipeline) leave(size int64) {
+	p.mu.Lock()
+	p.mu.inFlight--
+	p.mu.bytes -= size
+	p.makeRoomLocked()
+	idle := p.mu.inFlight == 0
+	p.mu.Unlock()
+	if idle {
+		p.mu.wake.Broadcast()
+	}
+}
+
+// makeRoomLocked lets those who wait for room look again.
+func (p *pipeline) makeRoomLocked() {
+	if p.mu.room != nil {
+		close(p.mu.room)
+		p.mu.room = nil
+	}
 }
 
 // push adds an append; the caller holds the locks of its partitions, which is what makes the order right.
 func (p *pipeline) push(pd *pending) {
 	p.mu.Lock()
 	p.mu.queue = append(p.mu.queue, pd)
-	p.mu.inFlight++
 	p.mu.Unlock()
 	p.mu.wake.Broadcast()
 }
@@ -68,10 +159,8 @@ func (p *pipeline) run(ctx context.Context) {
 			p.complete(pd)
 		}
 		p.mu.Lock()
-		p.mu.inFlight -= len(batch)
 		p.mu.current = nil
 		p.mu.Unlock()
-		p.mu.wake.Broadcast()
 	}
 }
 
@@ -99,23 +188,47 @@ func (p *pipeline) complete(pd *pending) {
 	}
 	for i := range pd.parts {
 		pt := &pd.parts[i]
-		if err == nil && !pt.failed && !pt.duplicate {
-			pt.p.mu.Lock()
-			pt.p.committedLocked(pt.end)
-			pt.p.mu.tail.push(pt.batch)
-			pt.p.mu.Unlock()
-			p.g.tail.add(pt.p, len(pt.batch))
-			p.g.metrics.appended(len(pt.batch), pt.batch.Count())
+		if err != nil || pt.failed || pt.duplicate {
+			continue
 		}
+		b := pt.batch
+		if pd.wasteful {
+			b = append(make(record.Batch, 0, len(b)), b...)
+		}
+		pt.p.mu.Lock()
+		pt.p.committedLocked(pt.end)
+		pt.p.mu.tail.push(b)
+		pt.p.mu.Unlock()
+		p.g.tail.add(pt.p, len(b))
+		p.g.metrics.appended(len(b), b.Count())
 	}
 	pd.receipt.finish(err)
+	p.leave(pd.size)
 	if pd.after != nil {
 		pd.after()
 	}
 }
 
-// expire answers what has waited past its deadline with REQUEST_TIMED_OUT; the append itself goes on.
-func (p *pipeline) expire(now time.Time) {
+// watch answers what has waited past its deadline while appends are under way. It is no part of housekeeping, which waits
+// for the disk itself.
+func (p *pipeline) watch(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.busy:
+		}
+		for p.expire(p.g.clock.Now()) {
+			if !p.g.sleep(ctx, nil, p.g.opts.TickEvery) {
+				return
+			}
+		}
+	}
+}
+
+// expire answers what has waited past its deadline with REQUEST_TIMED_OUT; the append itself goes on. It reports whether
+// anything is under way.
+func (p *pipeline) expire(now time.Time) bool {
 	p.mu.Lock()
 	late := make([]*pending, 0, 8)
 	for _, q := range [][]*pending{p.mu.current, p.mu.queue} {
@@ -125,20 +238,31 @@ func (p *pipeline) expire(now time.Time) {
 			}
 		}
 	}
+	p.makeRoomLocked()
+	busy := p.mu.inFlight > 0 || p.mu.waiting > 0
 	p.mu.Unlock()
 	for _, pd := range late {
 		pd.receipt.finish(fmt.Errorf("append is not durable yet: %w", kerr.RequestTimedOut))
 	}
+	return busy
 }
 
-// idle reports whether nothing is under way.
-func (p *pipeline) idle() bool {
+// pendingBytes is what is between enter and leave.
+func (p *pipeline) pendingBytes() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.mu.inFlight == 0
+	return p.mu.bytes
 }
 
-// drain waits until everything that was pushed is complete.
+// close refuses what would enter from now on.
+func (p *pipeline) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.closed = true
+	p.makeRoomLocked()
+}
+
+// drain waits until everything that has entered is complete.
 func (p *pipeline) drain() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -15,6 +15,8 @@ type hotReader interface {
 	Read(log base.LogID, from, upTo base.Offset, maxBytes int) ([]record.Batch, error)
 	// ReadVerified checks every batch's CRC as well: what goes into the bucket is what was acknowledged.
 	ReadVerified(log base.LogID, from, upTo base.Offset, maxBytes int) ([]record.Batch, error)
+	// Size counts the bytes of [from, upTo) without reading them.
+	Size(log base.LogID, from, upTo base.Offset) (int64, error)
 }
 
 // Tier says where bytes came from.

@@ -54,11 +54,17 @@ func (g *Ingest) recover() error {
 	if err != nil {
 		return fmt.Errorf("load hot logs: %w", err)
 	}
+	var stale []hot.Trim
 	for i := range logs {
 		l := &logs[i]
 		p := newPartition(g, l.ID, g.opts.Roots[l.ID])
 		p.mu.Lock()
 		err := p.recoverLocked(l)
+		if err == nil && p.mu.hotStart > l.Meta.HotStart {
+			// What lies below is older than the bucket's. It goes before anything is appended: the next recovery would take its
+			// end for the log's.
+			stale = append(stale, hot.Trim{Log: p.log, From: 0, To: p.mu.hotStart, Meta: p.metaLocked()})
+		}
 		p.mu.Unlock()
 		switch {
 		case base.IsCorruption(err):
@@ -67,6 +73,9 @@ func (g *Ingest) recover() error {
 			return fmt.Errorf("recover log %s: %w", l.ID, err)
 		}
 		g.mu.parts[l.ID] = p
+	}
+	if err := g.store.TrimAll(stale); err != nil {
+		return fmt.Errorf("trim lost tails: %w", err)
 	}
 	if len(logs) > 0 {
 		g.log.Info("recovered hot logs", slog.Int("logs", len(logs)))
@@ -106,10 +115,7 @@ func (p *Partition) recoverLocked(l *hot.Log) error {
 		m.active = openRange{base: m.end, maxTs: -1}
 	}
 	m.highWater = m.end // what one replica recovered is durable: Pebble flushed the replayed WAL
-	p.g.work.add(p)
-	if len(m.sealed) > 0 {
-		p.g.work.addReady(p)
-	}
+	m.stored = true
 	return nil
 }
 
@@ -144,8 +150,7 @@ func (p *Partition) replayLocked(l *hot.Log) error {
 		}
 	}
 	closeRange()
-	p.fillSealedLocked()
-	return nil
+	return p.fillSealedLocked(nowMs)
 }
 
 func (p *Partition) noteEpochLocked(e base.LeaderEpoch, start base.Offset) {
@@ -157,47 +162,42 @@ func (p *Partition) noteEpochLocked(e base.LeaderEpoch, start base.Offset) {
 }
 
 // fillSealedLocked makes the sealed ranges contiguous from the hot start: an 's' row that age or pressure wrote without a
-// sync may be lost while a later one, or the manifest that names the range, is not. Sizes come from the sparse index.
-func (p *Partition) fillSealedLocked() {
+// sync may be lost while the manifest that names the range is not. Sizes are counted: a range of no bytes would never be
+// closed.
+func (p *Partition) fillSealedLocked(nowMs int64) error {
 	m := &p.mu
 	var out []hot.Sealed
 	pos := m.hotStart
 	for _, s := range m.sealed {
 		if s.Base > pos {
-			out = append(out, hot.Sealed{Base: pos, End: s.Base, Bytes: p.bytesBetweenLocked(pos, s.Base), MaxTimestamp: s.MaxTimestamp, SealedAtMs: s.SealedAtMs})
+			n, err := p.g.store.Size(p.log, pos, s.Base)
+			if err != nil {
+				return err
+			}
+			out = append(out, hot.Sealed{Base: pos, End: s.Base, Bytes: n, MaxTimestamp: s.MaxTimestamp, SealedAtMs: nowMs})
 		}
 		out = append(out, s)
 		pos = s.End
 	}
 	m.sealed = out
-	if m.active.base > pos {
-		// The open range cannot start past the last sealed one: take it back.
-		m.active.bytes += p.bytesBetweenLocked(pos, m.active.base)
-		m.active.base, m.active.maxTs = pos, max(m.active.maxTs, m.maxTs)
-	}
-	if m.tieredEnd > m.active.base && m.tieredEnd <= m.end {
-		n := min(p.bytesBetweenLocked(m.active.base, m.tieredEnd), m.active.bytes)
-		m.sealed = append(m.sealed, hot.Sealed{Base: m.active.base, End: m.tieredEnd, Bytes: n, MaxTimestamp: m.active.maxTs})
-		m.active.base = m.tieredEnd
-		m.active.bytes -= n
-		if m.active.base == m.end {
-			m.active = openRange{base: m.end, maxTs: -1}
+	if m.active.base > pos { // it cannot start past the last sealed range: take it back
+		n, err := p.g.store.Size(p.log, pos, m.end)
+		if err != nil {
+			return err
 		}
+		m.active.base, m.active.bytes, m.active.maxTs = pos, n, max(m.active.maxTs, m.maxTs)
 	}
-}
-
-// bytesBetweenLocked is about how many bytes [from, to) holds.
-func (p *Partition) bytesBetweenLocked(from, to base.Offset) int64 {
-	at := func(off base.Offset) int64 {
-		for i := len(p.mu.index) - 1; i >= 0; i-- {
-			if p.mu.index[i].Offset <= off {
-				return p.mu.index[i].Bytes
-			}
-		}
-		return 0
+	if m.tieredEnd <= m.active.base || m.tieredEnd > m.end {
+		return nil
 	}
-	if to == p.mu.end {
-		return p.mu.bytes - at(from)
+	n, err := p.g.store.Size(p.log, m.active.base, m.tieredEnd)
+	if err != nil {
+		return err
 	}
-	return at(to) - at(from)
+	m.sealed = append(m.sealed, hot.Sealed{Base: m.active.base, End: m.tieredEnd, Bytes: n, MaxTimestamp: m.active.maxTs, SealedAtMs: nowMs})
+	m.active.base, m.active.bytes = m.tieredEnd, m.active.bytes-n
+	if m.active.base == m.end {
+		m.active = openRange{base: m.end, maxTs: -1}
+	}
+	return nil
 }

@@ -1,7 +1,9 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -67,6 +69,7 @@ type workset struct {
 		sync.Mutex
 		parts map[*Partition]struct{}
 		ready map[*Partition]struct{} // with sealed ranges that are not tiered
+		news  bool                    // ready has grown since SealedC was signalled
 	}
 }
 
@@ -81,6 +84,11 @@ func (w *workset) add(p *Partition) {
 	w.mu.Lock()
 	w.mu.parts[p] = struct{}{}
 	w.mu.Unlock()
+	w.wake()
+}
+
+// wake makes housekeeping look.
+func (w *workset) wake() {
 	select {
 	case w.c <- struct{}{}:
 	default:
@@ -91,6 +99,16 @@ func (w *workset) addReady(p *Partition) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.mu.ready[p] = struct{}{}
+	w.mu.news = true
+}
+
+// takeNews reports whether ready has grown since the last call.
+func (w *workset) takeNews() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	news := w.mu.news
+	w.mu.news = false
+	return news
 }
 
 func (w *workset) remove(p *Partition) {
@@ -131,7 +149,7 @@ func (g *Ingest) housekeep(ctx context.Context) {
 	lastRetention := g.clock.Now()
 	for {
 		work := g.work.list()
-		if len(work) == 0 && g.pipe.idle() {
+		if len(work) == 0 && !g.hasGone() {
 			if !g.sleep(ctx, g.work.c, g.opts.RetentionEvery) {
 				return
 			}
@@ -140,10 +158,14 @@ func (g *Ingest) housekeep(ctx context.Context) {
 			return
 		}
 		now := g.clock.Now()
-		g.pipe.expire(now)
+		g.dropGone()
 		work = g.work.list()
 		g.sealDue(work, now)
+		if g.work.takeNews() {
+			g.signalSealed()
+		}
 		g.trim(now)
+		g.reclaim()
 		if now.Sub(lastCheckpoint) >= g.opts.CheckpointEvery {
 			lastCheckpoint = now
 			if err := g.checkpoint(work); err != nil {
@@ -179,51 +201,76 @@ func (g *Ingest) sealDue(work []*Partition, now time.Time) {
 		bytes int64
 	}
 	var opens []open
-	var untiered int64
-	w := g.store.NewWrite()
-	sealed := 0
+	var due []*Partition
+	var untiered, openBytes int64
 	for _, p := range work {
 		p.mu.Lock()
 		if p.dueLocked(nowMs) {
-			p.sealLocked(w, nowMs)
-			sealed++
+			due = append(due, p)
 		}
 		if tiered(p.Config()) {
 			untiered += p.untieredLocked()
-			opens = append(opens, open{p, p.mu.active.bytes})
+			if n := p.mu.active.bytes; n > 0 && (len(due) == 0 || due[len(due)-1] != p) {
+				opens = append(opens, open{p, n})
+				openBytes += n
+			}
 		}
 		p.mu.Unlock()
 	}
 	if untiered > g.opts.UntieredBytes {
-		slices.SortFunc(opens, func(a, b open) int { return int(b.bytes - a.bytes) })
+		slices.SortFunc(opens, func(a, b open) int { return cmp.Compare(b.bytes, a.bytes) })
 		// What is sealed already waits for the bucket; sealing more would only make small objects.
-		for over := g.openBytes(work) - g.opts.UntieredBytes/2; over > 0 && len(opens) > 0; opens = opens[1:] {
-			opens[0].p.mu.Lock()
-			opens[0].p.sealLocked(w, nowMs)
-			opens[0].p.mu.Unlock()
+		for over := openBytes - g.opts.UntieredBytes/2; over > 0 && len(opens) > 0; opens = opens[1:] {
+			due = append(due, opens[0].p)
 			over -= opens[0].bytes
-			sealed++
 		}
 	}
-	if sealed == 0 {
-		w.Discard()
-		return
-	}
-	if err := g.store.ApplyNoSync(w); err != nil {
-		g.log.Error("write sealed ranges", slog.Any("err", err))
-	}
-	g.signalSealed()
+	g.seal(due, nowMs)
 }
 
-func (g *Ingest) openBytes(work []*Partition) (n int64) {
-	for _, p := range work {
+// seal closes the open ranges of partitions.
+func (g *Ingest) seal(due []*Partition, nowMs int64) {
+	err := g.writeRows(due, func(w *hot.Write, p *Partition) bool {
+		n := len(p.mu.sealed)
+		p.sealLocked(w, nowMs)
+		return len(p.mu.sealed) > n
+	})
+	if err != nil {
+		g.log.Error("write sealed ranges", slog.Any("err", err))
+	}
+}
+
+// writeRows calls row, which may add rows of p to w and reports whether it did, and writes them without waiting for the
+// disk. The partitions' order is held from before row looks at the state until the rows are in the WAL: they follow what they
+// describe, and no older row follows a newer one, which may have been acknowledged (DeleteRecords).
+func (g *Ingest) writeRows(ps []*Partition, row func(w *hot.Write, p *Partition) bool) error {
+	const perWrite = 500
+	ps = slices.SortedFunc(slices.Values(ps), func(a, b *Partition) int { return cmp.Compare(a.log, b.log) })
+	for chunk := range slices.Chunk(ps, perWrite) {
+		if err := g.writeChunk(chunk, row); err != nil {
+			return fmt.Errorf("write rows of %d logs: %w", len(chunk), err)
+		}
+	}
+	return nil
+}
+
+func (g *Ingest) writeChunk(ps []*Partition, row func(w *hot.Write, p *Partition) bool) error {
+	w := g.store.NewWrite()
+	n := 0
+	for _, p := range ps {
+		p.order.Lock()
+		defer p.order.Unlock()
 		p.mu.Lock()
-		if tiered(p.Config()) {
-			n += p.mu.active.bytes
+		if !p.mu.dropped && row(w, p) {
+			n++
 		}
 		p.mu.Unlock()
 	}
-	return n
+	if n == 0 {
+		w.Discard()
+		return nil
+	}
+	return g.store.ApplyNoSync(w)
 }
 
 func (g *Ingest) signalSealed() {

@@ -1,9 +1,11 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -38,9 +40,13 @@ func (g *Ingest) trim(now time.Time) {
 		}
 		p.mu.Unlock()
 	}
-	slices.SortStableFunc(budgeted, func(a, b trimmable) int { return int(a.sealedAtMs - b.sealedAtMs) })
+	slices.SortStableFunc(budgeted, func(a, b trimmable) int { return cmp.Compare(a.sealedAtMs, b.sealedAtMs) })
+	budget := g.opts.HotBytes
+	if g.store.Full() {
+		budget = 0 // the bucket has it
+	}
 	for _, t := range budgeted {
-		if sum <= g.opts.HotBytes {
+		if sum <= budget {
 			break
 		}
 		ends[t.p] = max(ends[t.p], t.end)
@@ -54,20 +60,31 @@ func (g *Ingest) trimTo(ends map[*Partition]base.Offset) {
 	if len(ends) == 0 {
 		return
 	}
-	trims := make([]hot.Trim, 0, len(ends))
-	for p, end := range ends {
-		p.order.Lock()
-		p.mu.Lock()
-		from := p.mu.hotStart
+	err := g.writeRows(slices.Collect(maps.Keys(ends)), func(w *hot.Write, p *Partition) bool {
+		from, end := p.mu.hotStart, ends[p]
 		p.dropHotLocked(end)
-		trims = append(trims, hot.Trim{Log: p.log, From: from, To: end, Meta: p.metaLocked()})
+		w.Trim(hot.Trim{Log: p.log, From: from, To: end, Meta: p.metaLocked()})
 		p.mu.unsaved = false
-		p.mu.Unlock()
-		p.order.Unlock()
+		return true
+	})
+	if err != nil {
+		g.log.Error("trim hot ranges", slog.Int("logs", len(ends)), slog.Any("err", err))
 	}
-	if err := g.store.TrimAll(trims); err != nil {
-		g.log.Error("trim hot ranges", slog.Int("logs", len(trims)), slog.Any("err", err))
+	g.reclaimable.Store(true)
+}
+
+// reclaim makes Pebble give back the space of what was deleted, where the disk is full: while produce is refused nothing
+// else would make it flush and compact.
+func (g *Ingest) reclaim() {
+	if !g.store.Full() || !g.reclaimable.CompareAndSwap(true, false) {
+		return
 	}
+	g.group.Go(func(context.Context) {
+		if err := g.store.Reclaim(); err != nil {
+			g.reclaimable.Store(true)
+			g.log.Error("reclaim disk space", slog.Any("err", err))
+		}
+	})
 }
 
 // localRetentionLocked is up to where local.retention.*, or the log start offset, lets hot ranges go.
@@ -83,7 +100,7 @@ func (p *Partition) localRetentionLocked(nowMs int64) base.Offset {
 		case s.End > m.tieredEnd:
 			return end
 		case cfg.LocalRetentionBytes >= 0 && bytes-s.Bytes >= cfg.LocalRetentionBytes:
-		case cfg.LocalRetentionMs >= 0 && s.MaxTimestamp < nowMs-cfg.LocalRetentionMs:
+		case cfg.LocalRetentionMs >= 0 && agesFrom(s) < nowMs-cfg.LocalRetentionMs:
 		default:
 			return end
 		}
@@ -136,50 +153,44 @@ func (g *Ingest) retire(work []*Partition) {
 
 // checkpoint writes the 'm' rows of partitions that changed, without waiting for the disk.
 func (g *Ingest) checkpoint(ps []*Partition) error {
-	const perWrite = 500
-	for chunk := range slices.Chunk(ps, perWrite) {
-		w := g.store.NewWrite()
-		n := 0
-		for _, p := range chunk {
-			p.order.Lock()
-			p.mu.Lock()
-			if p.mu.unsaved {
-				w.SetMeta(p.log, p.metaLocked())
-				p.mu.unsaved = false
-				n++
-			}
-			p.mu.Unlock()
-			p.order.Unlock()
+	changed := make([]*Partition, 0, len(ps))
+	for _, p := range ps {
+		p.mu.Lock()
+		if p.mu.unsaved {
+			changed = append(changed, p)
 		}
-		if n == 0 {
-			w.Discard()
-			continue
-		}
-		if err := g.store.ApplyNoSync(w); err != nil {
-			return fmt.Errorf("write %d checkpoints: %w", n, err)
-		}
+		p.mu.Unlock()
 	}
-	return nil
+	return g.writeRows(changed, func(w *hot.Write, p *Partition) bool {
+		w.SetMeta(p.log, p.metaLocked())
+		p.mu.unsaved, p.mu.stored = false, true
+		return true
+	})
 }
 
 // retain applies retention.* to topics that are not tiered (package compaction does it for the others) and forgets idle
 // producers.
 func (g *Ingest) retain(now time.Time) {
+	nowMs := now.UnixMilli()
 	expireBefore := now.Add(-g.opts.ProducerExpiry()).UnixMilli()
-	w := g.store.NewWrite()
-	sealed := false
-	for _, p := range g.all() {
+	ps := slices.DeleteFunc(g.all(), func(p *Partition) bool { return p.Config() == nil }) // not led since the start
+	var due []*Partition
+	for _, p := range ps {
 		p.mu.Lock()
 		if p.mu.producers.expire(expireBefore) > 0 {
 			p.mu.unsaved = true
 		}
-		if cfg := p.Config(); cfg != nil && !tiered(cfg) && cfg.Delete && p.mu.err == nil {
-			a := &p.mu.active
-			if a.bytes > 0 && (p.dueLocked(now.UnixMilli()) || cfg.RetentionMs >= 0 && a.maxTs < now.UnixMilli()-cfg.RetentionMs) {
-				p.sealLocked(w, now.UnixMilli())
-				sealed = true
-			}
-			if to := p.retentionLocked(now.UnixMilli()); to > p.mu.logStart {
+		cfg, a := p.Config(), &p.mu.active
+		if p.retainsLocked() && a.bytes > 0 && (p.dueLocked(nowMs) || cfg.RetentionMs >= 0 && a.agesFrom() < nowMs-cfg.RetentionMs) {
+			due = append(due, p)
+		}
+		p.mu.Unlock()
+	}
+	g.seal(due, nowMs)
+	for _, p := range ps {
+		p.mu.Lock()
+		if p.retainsLocked() {
+			if to := p.retentionLocked(nowMs); to > p.mu.logStart {
 				p.mu.logStart = to
 				p.mu.unsaved = true
 			}
@@ -187,11 +198,28 @@ func (g *Ingest) retain(now time.Time) {
 		p.mu.Unlock()
 		g.work.add(p)
 	}
-	if !sealed {
-		w.Discard()
-	} else if err := g.store.ApplyNoSync(w); err != nil {
-		g.log.Error("write sealed ranges", slog.Any("err", err))
+}
+
+// retainsLocked reports whether retention.* is this package's business.
+func (p *Partition) retainsLocked() bool {
+	cfg := p.Config()
+	return !tiered(cfg) && cfg.Delete && p.mu.err == nil
+}
+
+// agesFrom is the time from which a range's age counts, in ms: its largest record timestamp, or, where no record has one, when
+// it was closed (Kafka: LogSegment.largestTimestamp falls back to the file's).
+func agesFrom(s *hot.Sealed) int64 {
+	if s.MaxTimestamp >= 0 {
+		return s.MaxTimestamp
 	}
+	return s.SealedAtMs
+}
+
+func (a *openRange) agesFrom() int64 {
+	if a.maxTs >= 0 {
+		return a.maxTs
+	}
+	return a.openedAtMs
 }
 
 // retentionLocked is the log start offset that retention.ms and retention.bytes ask for; only whole sealed ranges go.
@@ -200,7 +228,7 @@ func (p *Partition) retentionLocked(nowMs int64) base.Offset {
 	start, bytes := m.logStart, p.hotBytesLocked()
 	for i := range m.sealed {
 		s := &m.sealed[i]
-		old := cfg.RetentionMs >= 0 && s.MaxTimestamp < nowMs-cfg.RetentionMs
+		old := cfg.RetentionMs >= 0 && agesFrom(s) < nowMs-cfg.RetentionMs
 		large := cfg.RetentionBytes >= 0 && bytes-s.Bytes >= cfg.RetentionBytes
 		if s.End > m.highWater || s.End > start && !old && !large {
 			break

@@ -53,6 +53,37 @@ func (s *Store) read(log base.LogID, from, upTo base.Offset, maxBytes int, check
 	return out, nil
 }
 
+// Size is how many bytes of whole batches [from, upTo) holds. It reads keys, not batches.
+func (s *Store) Size(log base.LogID, from, upTo base.Offset) (bytes int64, err error) {
+	if upTo <= max(from, 0) {
+		return 0, nil
+	}
+	if err := s.use(); err != nil {
+		return 0, err
+	}
+	defer s.lifetime.exit()
+	it, err := s.db.NewIter(&pebble.IterOptions{
+		LowerBound: offsetKey(spaceData, log, from), UpperBound: offsetKey(spaceData, log, upTo),
+	})
+	if err == nil {
+		bytes, err = sizeOfValues(it)
+		err = errors.Join(err, it.Close())
+	}
+	if err != nil {
+		return 0, fmt.Errorf("size of log %s from offset %d: %w", log, from, markCorruption(err))
+	}
+	return bytes, nil
+}
+
+func sizeOfValues(it *pebble.Iterator) (bytes int64, err error) {
+	defer damageOfPanic(&err)
+	for ok := it.First(); ok; ok = it.Next() {
+		v := it.LazyValue()
+		bytes += int64(v.Len())
+	}
+	return bytes, it.Error()
+}
+
 // copyBatches walks the iterator twice, first for the sizes (which touches keys only), then for the bytes: one allocation of
 // the right size costs less than a copy through a scratch buffer.
 func copyBatches(it *pebble.Iterator, log base.LogID, maxBytes int, check func(record.Batch) error) (out []record.Batch, err error) {

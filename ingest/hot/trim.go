@@ -24,10 +24,7 @@ func (s *Store) TrimAll(trims []Trim) error {
 	}
 	w := s.NewWriteSize(len(trims) * 3 * 2 * (offsetKeyLen + 2))
 	for _, t := range trims {
-		w.trim(t.Log, t.From, t.To)
-		if t.Meta != nil {
-			w.SetMeta(t.Log, t.Meta)
-		}
+		w.Trim(t)
 	}
 	if err := s.ApplyNoSync(w); err != nil {
 		return fmt.Errorf("trim %d logs: %w", len(trims), err)

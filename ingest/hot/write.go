@@ -84,11 +84,14 @@ func (w *Write) Truncate(log base.LogID, from, end base.Offset) {
 	w.deleteRange(spaceIndex, log, from, end+1)
 }
 
-// trim drops [from, to).
-func (w *Write) trim(log base.LogID, from, to base.Offset) {
-	w.deleteRange(spaceData, log, from, to)
-	w.deleteRange(spaceIndex, log, from, to)
-	w.deleteRange(spaceSealed, log, from, to)
+// Trim adds one log's part of a TrimAll.
+func (w *Write) Trim(t Trim) {
+	w.deleteRange(spaceData, t.Log, t.From, t.To)
+	w.deleteRange(spaceIndex, t.Log, t.From, t.To)
+	w.deleteRange(spaceSealed, t.Log, t.From, t.To)
+	if t.Meta != nil {
+		w.SetMeta(t.Log, t.Meta)
+	}
 }
 
 func (w *Write) deleteRange(space byte, log base.LogID, from, to base.Offset) {
