@@ -291,7 +291,7 @@ func (p *Partition) noteLocked(w *hot.Write, b record.Batch, nowMs int64) {
 	if m.active.bytes == 0 {
 		m.active.openedAtMs, m.active.firstTs = nowMs, ts
 	}
-	m.producers.note(b)
+	m.producers.note(b, p.g.opts.ProducersPerPartition)
 	m.active.bytes += size
 	m.active.maxTs = max(m.active.maxTs, ts)
 	m.maxTs = max(m.maxTs, ts)

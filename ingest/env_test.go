@@ -27,13 +27,22 @@ type env struct {
 	meta  *metadata.Store
 	store *hot.Store
 	*ingest.Ingest
+
+	disk    func(vfs.FS) vfs.FS           // nil: as it is
+	wrap    func(*hot.Store) ingest.Store // nil: as it is
+	stopped bool                          // the test has stopped ingest itself
 }
 
 func newEnv(t *testing.T) *env {
-	e := &env{t: t, fs: vfs.NewCrashableMem(), kv: memkv.New(memkv.Options{})}
-	e.open()
-	t.Cleanup(func() { e.close() })
+	e := &env{t: t, fs: vfs.NewCrashableMem()}
+	e.start()
 	return e
+}
+
+func (e *env) start() {
+	e.kv = memkv.New(memkv.Options{})
+	e.open()
+	e.t.Cleanup(func() { e.close() })
 }
 
 func (e *env) open() {
@@ -44,8 +53,12 @@ func (e *env) open() {
 	e.check(err)
 	_, err = e.meta.RegisterBroker(ctx, metadata.Broker{ID: 1, Host: "localhost", Port: 9092})
 	e.check(err)
+	disk := vfs.FS(e.fs)
+	if e.disk != nil {
+		disk = e.disk(disk)
+	}
 	e.store, err = hot.Open(hot.Options{
-		Dir: "hot", FS: e.fs, MemTableBytes: 8 << 20, OnFatal: func(err error) { e.t.Error(err) },
+		Dir: "hot", FS: disk, MemTableBytes: 8 << 20, OnFatal: func(err error) { e.t.Error(err) },
 		FreeSpace: func() (uint64, error) { return 1 << 40, nil },
 	})
 	e.check(err)
@@ -53,6 +66,9 @@ func (e *env) open() {
 	e.check(err)
 	o := e.opts
 	o.Store, o.Meta, o.Broker, o.Roots = e.store, e.meta, 1, roots
+	if e.wrap != nil {
+		o.Store = e.wrap(e.store)
+	}
 	e.Ingest, err = ingest.New(o)
 	e.check(err)
 	e.Start()
@@ -60,7 +76,9 @@ func (e *env) open() {
 
 func (e *env) close() {
 	e.t.Helper()
-	e.check(e.Stop())
+	if !e.stopped {
+		e.check(e.Stop())
+	}
 	e.check(e.store.Close())
 	e.check(e.meta.Close())
 }

@@ -185,6 +185,13 @@ func (g *Ingest) Status(tp base.TopicPartition) (Status, error) {
 	return p.Status(), nil
 }
 
+// Producers is how many idempotent producers the partition remembers.
+func (p *Partition) Producers() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.mu.producers)
+}
+
 func (p *Partition) hotBytesLocked() int64 {
 	n := p.mu.active.bytes
 	for i := range p.mu.sealed {

@@ -1,10 +1,12 @@
 package ingest
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -73,14 +75,17 @@ func nextSequence(last int32) int32 {
 	return last + 1
 }
 
-// note remembers an appended batch.
-func (t producerTable) note(b record.Batch) {
+// note remembers an appended batch. Above limit producers the longest idle ones are forgotten.
+func (t producerTable) note(b record.Batch, limit int64) {
 	id := b.ProducerID()
 	if id < 0 || b.IsControl() {
 		return
 	}
 	s := t[id]
 	if s == nil {
+		if int64(len(t)) >= limit {
+			t.shrink(limit - limit/8)
+		}
 		s = &producerState{epoch: b.ProducerEpoch()}
 		t[id] = s
 	}
@@ -95,6 +100,26 @@ func (t producerTable) note(b record.Batch) {
 		firstSeq: b.BaseSequence(), lastSeq: b.LastSequence(), lastOffset: b.LastOffset(),
 		offsetDelta: int32(b.LastOffset() - b.BaseOffset()), timestampMs: b.MaxTimestamp(),
 	})
+}
+
+// shrink leaves less than limit producers: those with the newest batches.
+func (t producerTable) shrink(limit int64) {
+	type used struct {
+		id   base.ProducerID
+		last base.Offset
+	}
+	all := make([]used, 0, len(t))
+	for id, s := range t {
+		u := used{id, base.NoOffset}
+		if n := len(s.batches); n > 0 {
+			u.last = s.batches[n-1].lastOffset
+		}
+		all = append(all, u)
+	}
+	slices.SortFunc(all, func(a, b used) int { return cmp.Compare(a.last, b.last) })
+	for _, u := range all[:max(0, int64(len(all))-max(0, limit-1))] {
+		delete(t, u.id)
+	}
 }
 
 // expire forgets producers whose last batch is older than beforeMs (producer.id.expiration.ms).
