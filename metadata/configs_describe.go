@@ -62,7 +62,7 @@ func (e *ConfigEntry) addSynonym(name, value string, source int8) {
 }
 
 // describeTable describes a resource whose settings inherit from the broker's: as ConfigHelper of Kafka does, the override,
-// then every source of the broker setting, then that setting's default. The source of the value is that of the first.
+// then what synonymsOf says of the broker setting. The source of the value is that of the first.
 func (b *brokerValues) describeTable(c *catalog, set map[string]string, source int8) []ConfigEntry {
 	entries := make([]ConfigEntry, 0, len(c.settings))
 	for n := range c.settings {
@@ -75,11 +75,8 @@ func (b *brokerValues) describeTable(c *catalog, set map[string]string, source i
 			v = b.inherited(s)
 		}
 		if len(s.synonyms) > 0 {
-			for _, from := range b.sources(s.synonyms...) {
+			for _, from := range b.synonymsOf(s.synonyms[0]) {
 				e.addSynonym(from.name, from.value, from.source)
-			}
-			if d, ok := b.local.broker.get(s.synonyms[0]); ok && d.def != unset {
-				e.addSynonym(d.name, d.def, sourceDefault)
 			}
 		}
 		if len(e.Synonyms) > 0 {
@@ -118,16 +115,41 @@ func custom(name string) *setting {
 func (b *brokerValues) describeOne(s *setting) ConfigEntry {
 	e := s.entry()
 	e.Sensitive = e.Sensitive || s.kind == kindUnknown
-	for _, from := range b.sources(s.name) {
+	for _, from := range b.synonymsOf(s.name) {
 		e.addSynonym(from.name, from.value, from.source)
-	}
-	if s.def != unset {
-		e.addSynonym(s.name, s.def, sourceDefault)
 	}
 	if len(e.Synonyms) > 0 {
 		e.Source, e.Value = e.Synonyms[0].Source, e.Synonyms[0].Value
 	}
 	return e
+}
+
+// synonymsOf lists where a broker setting and those that stand in for it (log.retention.minutes for log.retention.ms) have
+// values, defaults last. What comes before the first value of the setting itself is left out, as ConfigHelper.configSynonyms
+// of Kafka does: where only log.retention.hours is set, log.retention.ms and retention.ms have no synonyms.
+func (b *brokerValues) synonymsOf(name string) []sourced {
+	family := b.local.family(name)
+	all := b.sources(family...)
+	for _, member := range family {
+		if d, ok := b.local.broker.get(member); ok && d.def != unset {
+			all = append(all, sourced{d.name, d.def, sourceDefault})
+		}
+	}
+	first := slices.IndexFunc(all, func(from sourced) bool { return from.name == name })
+	if first < 0 {
+		return nil
+	}
+	return all[first:]
+}
+
+// family lists a broker setting with those that stand in for it, in order of precedence.
+func (c *catalogs) family(name string) []string {
+	for n := range c.topic.settings {
+		if members := c.topic.settings[n].synonyms; slices.Contains(members, name) {
+			return members
+		}
+	}
+	return []string{name}
 }
 
 // describeClusterDefault lists what is set for all brokers.

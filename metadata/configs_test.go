@@ -227,13 +227,13 @@ func TestPrecedence(t *testing.T) {
 			t.Errorf("retention.ms = %s, want %s", got, want)
 		}
 	}
-	f("7200000 from 4 of 1")
+	f("7200000 from 5 of 0") // Kafka, too, does not say that it comes from log.retention.hours
 	alter(metadata.Resource{Type: metadata.ResourceBroker}, "log.retention.ms", "300000")
-	f("300000 from 3 of 2")
+	f("300000 from 3 of 3")
 	alter(metadata.Resource{Type: metadata.ResourceBroker, Name: "1"}, "log.retention.ms", "200000")
-	f("200000 from 2 of 3")
+	f("200000 from 2 of 4")
 	alter(metadata.Resource{Type: metadata.ResourceTopic, Name: "t"}, "retention.ms", "100000")
-	f("100000 from 1 of 4")
+	f("100000 from 1 of 5")
 	if got, _ := s.Image().Broker().Get("log.retention.ms"); got != "200000" {
 		t.Errorf("log.retention.ms = %s", got)
 	}
@@ -241,7 +241,34 @@ func TestPrecedence(t *testing.T) {
 		[]metadata.ConfigOp{{Name: "retention.ms", Op: 1}}, false); err != nil {
 		t.Fatal(err)
 	}
-	f("200000 from 2 of 3")
+	f("200000 from 2 of 4")
+}
+
+// TestBrokerSynonyms: what Kafka 4.3 lists for settings that stand in for each other.
+func TestBrokerSynonyms(t *testing.T) {
+	s := open(t, memkv.New(memkv.Options{}), map[string]string{"log.roll.hours": "3"})
+	value := "600000000"
+	own := metadata.Resource{Type: metadata.ResourceBroker, Name: "1"}
+	if err := s.IncrementalAlterConfigs(t.Context(), own, []metadata.ConfigOp{{Name: "log.retention.ms", Value: &value}}, false); err != nil {
+		t.Fatal(err)
+	}
+	got := describe(t, s, own)
+	f := func(name, want string) {
+		t.Helper()
+		var synonyms []string
+		for _, syn := range got[name].Synonyms {
+			synonyms = append(synonyms, fmt.Sprintf("%d:%s=%s", syn.Source, syn.Name, show(syn.Value)))
+		}
+		if have := strings.Join(synonyms, " "); have != want {
+			t.Errorf("%s has the synonyms %q, want %q", name, have, want)
+		}
+	}
+	f("log.retention.ms", "2:log.retention.ms=600000000 5:log.retention.hours=168")
+	f("log.retention.minutes", "")
+	f("log.retention.hours", "5:log.retention.hours=168")
+	f("log.roll.ms", "")
+	f("log.roll.hours", "4:log.roll.hours=3 5:log.roll.hours=168")
+	f("num.partitions", "5:num.partitions=1")
 }
 
 func TestAlterConfigErrors(t *testing.T) {
@@ -268,7 +295,7 @@ func TestAlterConfigErrors(t *testing.T) {
 	f(topic, metadata.ConfigOp{Name: "retention.ms"}, kerr.InvalidRequest, "Null value not supported for : retention.ms")
 	f(metadata.Resource{Type: metadata.ResourceTopic, Name: "no"}, metadata.ConfigOp{Name: "retention.ms", Value: v("1")}, kerr.UnknownTopicOrPartition, "")
 	own := metadata.Resource{Type: metadata.ResourceBroker, Name: "1"}
-	f(own, metadata.ConfigOp{Name: "num.partitions", Value: v("3")}, kerr.InvalidRequest, "Cannot update these configs dynamically: Set(num.partitions)")
+	f(own, metadata.ConfigOp{Name: "num.partitions", Value: v("3")}, kerr.InvalidRequest, "Cannot update these configs dynamically: [num.partitions]")
 	f(own, metadata.ConfigOp{Name: "log.segment.bytes", Value: v("x")}, kerr.InvalidRequest, "")
 	f(own, metadata.ConfigOp{Name: "custom.plugin.key", Value: v("x")}, nil, "")
 	f(metadata.Resource{Type: metadata.ResourceBroker, Name: "2"}, metadata.ConfigOp{Name: "a", Value: v("x")}, kerr.InvalidRequest,

@@ -82,7 +82,7 @@ func (l *localConfig) validateBrokerConfigs(values map[string]string) error {
 		}
 	}
 	if len(static) > 0 {
-		return refuse(kerr.InvalidRequest, "Cannot update these configs dynamically: Set(%s)", strings.Join(static, ", "))
+		return refuse(kerr.InvalidRequest, "Cannot update these configs dynamically: [%s]", strings.Join(static, ", "))
 	}
 	return nil
 }

@@ -109,7 +109,7 @@ func TestTopicErrors(t *testing.T) {
 	f(metadata.TopicSpec{Name: "x", Partitions: 0, ReplicationFactor: 1}, kerr.InvalidPartitions, "Number of partitions was set to an invalid non-positive value.")
 	f(metadata.TopicSpec{Name: "x", Partitions: 1, ReplicationFactor: 0}, kerr.InvalidReplicationFactor, "Replication factor must be larger than 0, or -1 to use the default value.")
 	f(metadata.TopicSpec{Name: "x", Partitions: 1, ReplicationFactor: 3}, kerr.InvalidReplicationFactor,
-		"Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached because only 1 broker(s) are registered.")
+		"Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached because only 1 broker(s) are registered or some brokers have all their log directories cordoned.")
 	if err := s.CreatePartitions(context.Background(), "a.b", 1, nil, false); !errors.Is(err, kerr.InvalidPartitions) {
 		t.Errorf("shrink: %v", err)
 	}

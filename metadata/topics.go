@@ -146,7 +146,7 @@ func (i *Image) assign(spec TopicSpec) ([][]base.BrokerID, error) {
 func (i *Image) place(partitions, replicas int) ([][]base.BrokerID, error) {
 	if len(i.brokers) < replicas {
 		return nil, refuse(kerr.InvalidReplicationFactor,
-			"Unable to replicate the partition %d time(s): The target replication factor of %d cannot be reached because only %d broker(s) are registered.",
+			"Unable to replicate the partition %d time(s): The target replication factor of %d cannot be reached because only %d broker(s) are registered or some brokers have all their log directories cordoned.",
 			replicas, replicas, len(i.brokers))
 	}
 	return controller.Place(i.carried(), partitions, replicas), nil
