@@ -15,6 +15,7 @@ import (
 	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/ingest/hot"
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/clock"
 	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/record"
 )
@@ -110,7 +111,9 @@ func (e *env) start1(tp base.TopicPartition, timeoutMs int32, records []byte) *i
 	return e.Append(context.Background(), -1, timeoutMs, []ingest.AppendRequest{{TP: tp, Records: records, ZstdAllowed: true}})
 }
 
-func plain(t *testing.T, n int) []byte { return batch(t, n, time.Now().UnixMilli(), record.BuildHeader{}) }
+func plain(t *testing.T, n int) []byte {
+	return batch(t, n, time.Now().UnixMilli(), record.BuildHeader{})
+}
 
 // within fails where fn does not return in time.
 func within(t *testing.T, what string, fn func()) {
@@ -137,8 +140,9 @@ func TestTopicDeletedWhileTheBrokerWasDown(t *testing.T) {
 	e.check(e.meta.Close())
 	e.open()
 	e.until("dropped", func() bool { logs, err := e.store.Logs(); return err == nil && len(logs) == 0 })
-	other := e.topic("u", nil)
+	other := e.topic("u", map[string]string{"varve.tiering.max.lag.ms": "100"})
 	e.mustPut(other, plain(t, 1))
+	e.until("housekeeping seals", func() bool { return len(e.Sealed(math.MaxInt64)) > 0 })
 	if logs, err := e.store.Logs(); err != nil || len(logs) != 1 {
 		t.Fatalf("logs %v, %v", logs, err)
 	}
@@ -328,6 +332,8 @@ func TestTieringIsTurnedOn(t *testing.T) {
 	for range 5 {
 		e.mustPut(tp, plain(t, 200))
 	}
+	e.close() // after a restart nothing but the configuration makes it work again
+	e.open()
 	on := "true"
 	e.check(e.meta.IncrementalAlterConfigs(context.Background(), metadata.Resource{Type: metadata.ResourceTopic, Name: "t"},
 		[]metadata.ConfigOp{{Name: "remote.storage.enable", Value: &on}}, false))
@@ -433,5 +439,39 @@ func TestProducersAreBounded(t *testing.T) {
 	}
 	if n := e.part(tp).Producers(); n > 100 {
 		t.Fatalf("%d producers are remembered", n)
+	}
+}
+
+// steppingClock is the machine's clock, set back by the test.
+type steppingClock struct {
+	clock.Real
+	back atomic.Int64
+}
+
+func (c *steppingClock) Now() time.Time { return c.Real.Now().Add(-time.Duration(c.back.Load())) }
+
+// TestClockStepsBack: ranges are listed in offset order whatever the clock said when they were closed. The archiver takes a
+// range below one that it has seen for tiered, and its hot copy would go.
+func TestClockStepsBack(t *testing.T) {
+	c := &steppingClock{}
+	e := newEnv(t)
+	e.opts = quick
+	e.opts.MaxSealBytes, e.opts.Clock = 8<<10, c
+	e.close()
+	e.open()
+	tp := e.topic("t", map[string]string{"varve.tiering.max.lag.ms": "3600000"})
+	for i := range 6 {
+		c.back.Store(int64(i) * int64(time.Minute))
+		e.mustPut(tp, plain(t, 200))
+	}
+	next := base.Offset(0)
+	for _, r := range e.Sealed(math.MaxInt64) {
+		if r.Base != next {
+			t.Fatalf("range [%d, %d) is listed where %d is next", r.Base, r.End, next)
+		}
+		next = r.End
+	}
+	if next == 0 {
+		t.Fatal("nothing is sealed")
 	}
 }

@@ -117,12 +117,16 @@ type Found struct {
 	Timestamp int64 // ms
 }
 
-// FindTime finds the first hot record at or after from, below upTo, whose timestamp is at least ts (ms).
+// FindTime finds the first record at or after from, below upTo, whose timestamp is at least ts (ms). kerr.OffsetOutOfRange
+// where not everything from there on is hot (any more): the caller plans again.
 func (p *Partition) FindTime(ts int64, from, upTo base.Offset) (Found, bool, error) {
-	start := p.seekTime(ts, from)
+	start, err := p.seekTime(ts, from)
+	if err != nil {
+		return Found{}, false, err
+	}
 	var found Found
 	ok := false
-	err := p.eachHot(start, upTo, func(b record.Batch) (bool, error) {
+	err = p.eachHot(start, upTo, func(b record.Batch) (bool, error) {
 		if b.MaxTimestamp() < ts || b.NextOffset() <= from {
 			return true, nil
 		}
@@ -149,23 +153,29 @@ func findAfter(b record.Batch, ts int64, from base.Offset) (off base.Offset, at 
 }
 
 // seekTime is a hot offset before which, down to from, no record has a timestamp of ts or more.
-func (p *Partition) seekTime(ts int64, from base.Offset) base.Offset {
+func (p *Partition) seekTime(ts int64, from base.Offset) (base.Offset, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if from < p.mu.hotStart {
+		return base.NoOffset, p.gone(from)
+	}
 	ix := p.mu.index
 	// ix[i].MaxTimestamp covers what lies before entry i, so the answer lies before the first entry that reaches ts.
 	i := sort.Search(len(ix), func(i int) bool { return ix[i].MaxTimestamp >= ts })
-	start := max(from, p.mu.hotStart)
 	if i > 0 {
-		start = max(start, ix[i-1].Offset)
+		from = max(from, ix[i-1].Offset)
 	}
-	return start
+	return from, nil
 }
 
-// MaxTimestamp finds the hot record at or after from, below upTo, with the largest timestamp, the earliest such.
+// MaxTimestamp finds the record at or after from, below upTo, with the largest timestamp, the earliest such. Errors as
+// FindTime's.
 func (p *Partition) MaxTimestamp(from, upTo base.Offset) (Found, bool, error) {
 	var best record.Batch
-	err := p.eachHot(max(from, p.hotStart()), upTo, func(b record.Batch) (bool, error) {
+	if from < p.hotStart() {
+		return Found{}, false, p.gone(from)
+	}
+	err := p.eachHot(from, upTo, func(b record.Batch) (bool, error) {
 		if best == nil || b.MaxTimestamp() > best.MaxTimestamp() {
 			best = b
 		}

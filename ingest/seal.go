@@ -319,17 +319,20 @@ func (p *Partition) appendSealed(out []SealedRange) []SealedRange {
 	if m.err != nil || !tiered(p.Config()) {
 		return out
 	}
+	latestMs := int64(0)
 	for i := range m.sealed {
-		s := &m.sealed[i]
+		s := m.sealed[i]
 		if s.End <= m.tieredEnd {
 			continue
 		}
 		if s.End > m.highWater {
 			break
 		}
+		latestMs = max(latestMs, s.SealedAtMs)
+		s.SealedAtMs = latestMs // the clock may have been set back: a log's ranges keep their order when they are sorted
 		out = append(out, SealedRange{
 			Log: p.log, TP: m.tp, TopicID: m.topicID, LogStart: m.logStart, LeaderEpoch: m.epoch,
-			Epochs: epochsBelow(m.epochs, s.End), Sealed: *s,
+			Epochs: epochsBelow(m.epochs, s.End), Sealed: s,
 		})
 	}
 	return out
