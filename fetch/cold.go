@@ -2,7 +2,11 @@ package fetch
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/internal/base"
@@ -49,5 +53,16 @@ func (s *Service) coldRead(ctx context.Context, log base.LogID, from base.Offset
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	return s.opts.Cold.Read(ctx, log, from, maxBytes)
+	bs, err := s.opts.Cold.Read(ctx, log, from, maxBytes)
+	return bs, retriable(err)
+}
+
+// retriable makes a bucket that does not answer as it should an error that clients meet by asking again: most of them give
+// Kafka's UNKNOWN_SERVER_ERROR, which is what its RemoteStorageException becomes, to the application.
+func retriable(err error) error {
+	var known *kerr.Error
+	if err == nil || errors.As(err, &known) || isPatience(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", kerr.KafkaStorageError, err)
 }

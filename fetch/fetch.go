@@ -32,6 +32,11 @@ type Options struct {
 	Cold   Cold
 	// ColdReads bounds the cold reads that are under way, of all clients together. Default 64.
 	ColdReads int
+	// ColdLookups bounds the look-ups by time in the bucket that are under way. Default 8.
+	ColdLookups int
+	// ColdLookupWait is how long a ListOffsets waits for the bucket (Kafka: remote.list.offsets.request.timeout.ms).
+	// Default 30 s.
+	ColdLookupWait time.Duration
 	// ColdWait is how long a Fetch waits for the bucket (remote.fetch.max.wait.ms). Default 500 ms.
 	ColdWait func() time.Duration
 	// MaxBytes bounds one answer whatever the client asks (fetch.max.bytes). Default 57671680.
@@ -42,14 +47,21 @@ type Options struct {
 
 // Service reads partitions of this broker over both tiers. Safe for concurrent use.
 type Service struct {
-	opts Options
-	cold chan struct{} // a token per cold read
+	opts    Options
+	cold    chan struct{} // a token per cold read
+	lookups chan struct{} // a token per look-up by time
 }
 
 // New returns a Service.
 func New(opts Options) *Service {
 	if opts.ColdReads == 0 {
 		opts.ColdReads = 64
+	}
+	if opts.ColdLookups == 0 {
+		opts.ColdLookups = 8
+	}
+	if opts.ColdLookupWait == 0 {
+		opts.ColdLookupWait = 30 * time.Second
 	}
 	if opts.ColdWait == nil {
 		opts.ColdWait = func() time.Duration { return 500 * time.Millisecond }
@@ -63,7 +75,7 @@ func New(opts Options) *Service {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Service{opts: opts, cold: make(chan struct{}, opts.ColdReads)}
+	return &Service{opts: opts, cold: make(chan struct{}, opts.ColdReads), lookups: make(chan struct{}, opts.ColdLookups)}
 }
 
 // PartitionRequest is one partition of a Fetch.
@@ -134,6 +146,7 @@ func (s *Service) read(ctx context.Context, r *Request) (out []PartitionResponse
 		final = final || out[i].Err != nil || out[i].Diverging != nil
 	}
 	s.readCold(ctx, r, jobs, parts, budget)
+	final = final || len(jobs) > 0 // as Kafka's DelayedRemoteFetch: what the bucket gave, or did not give in time, is the answer
 	next := 0
 	for i := range r.Partitions {
 		var bs []record.Batch
@@ -151,7 +164,7 @@ func (s *Service) read(ctx context.Context, r *Request) (out []PartitionResponse
 			if errors.Is(err, kerr.OffsetOutOfRange) {
 				// Trimmed since the plan was made: the manifest has it now (I5). The next attempt reads it there.
 				bs, err = s.coldRead(ctx, parts[i].Log(), r.Partitions[i].Offset, limit)
-				tier = ingest.TierCold
+				tier, final = ingest.TierCold, true
 			}
 		case sourceCold:
 			bs, err = jobs[next].batches, jobs[next].err
@@ -221,6 +234,9 @@ func (s *Service) fill(out *PartitionResponse, r *Request, i int, bs []record.Ba
 			break
 		}
 		if r.NoZstd && b.Codec() == record.CodecZstd {
+			if out.Bytes > 0 {
+				break // what lies before it can be read
+			}
 			*out = PartitionResponse{Err: fmt.Errorf("fetch %s: zstd needs fetch version 10: %w", r.Partitions[i].TP, kerr.UnsupportedCompressionType), HighWatermark: -1, LastStable: -1, LogStart: -1, Aborted: out.Aborted}
 			return 0
 		}

@@ -86,7 +86,13 @@ func (s *Service) find(ctx context.Context, p *ingest.Partition, v ingest.View, 
 		return s.findMax(ctx, p, v, upTo)
 	}
 	if v.LogStart < min(v.TieredEnd, v.HotStart) {
-		off, ts, ok, err := s.opts.Cold.OffsetForTime(ctx, p.Log(), timestamp, v.LogStart)
+		var off base.Offset
+		var ts int64
+		var ok bool
+		err := s.coldLookup(ctx, func(ctx context.Context) (err error) {
+			off, ts, ok, err = s.opts.Cold.OffsetForTime(ctx, p.Log(), timestamp, v.LogStart)
+			return err
+		})
 		if err != nil {
 			return ingest.Found{}, false, fmt.Errorf("look up time in the cold tier: %w", err)
 		}
@@ -94,15 +100,21 @@ func (s *Service) find(ctx context.Context, p *ingest.Partition, v ingest.View, 
 			return ingest.Found{Offset: off, Timestamp: ts}, off < upTo, nil
 		}
 	}
-	return p.FindTime(timestamp, v.LogStart, upTo)
+	return p.FindTime(timestamp, max(v.LogStart, v.HotStart), upTo)
 }
 
 func (s *Service) findMax(ctx context.Context, p *ingest.Partition, v ingest.View, upTo base.Offset) (ingest.Found, bool, error) {
-	f, ok, err := p.MaxTimestamp(v.LogStart, upTo)
+	f, ok, err := p.MaxTimestamp(max(v.LogStart, v.HotStart), upTo)
 	if err != nil || v.LogStart >= min(v.TieredEnd, v.HotStart) {
 		return f, ok, err
 	}
-	off, ts, cold, err := s.opts.Cold.MaxTimestamp(ctx, p.Log())
+	var off base.Offset
+	var ts int64
+	var cold bool
+	err = s.coldLookup(ctx, func(ctx context.Context) (err error) {
+		off, ts, cold, err = s.opts.Cold.MaxTimestamp(ctx, p.Log())
+		return err
+	})
 	if err != nil {
 		return f, ok, fmt.Errorf("look up the largest timestamp in the cold tier: %w", err)
 	}
@@ -110,4 +122,17 @@ func (s *Service) findMax(ctx context.Context, p *ingest.Partition, v ingest.Vie
 		return ingest.Found{Offset: off, Timestamp: ts}, true, nil
 	}
 	return f, ok, nil
+}
+
+// coldLookup runs a look-up by time in the cold tier under the budget of those (I12), for at most Options.ColdLookupWait.
+func (s *Service) coldLookup(ctx context.Context, look func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.opts.ColdLookupWait)
+	defer cancel()
+	select {
+	case s.lookups <- struct{}{}:
+		defer func() { <-s.lookups }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return retriable(look(ctx))
 }
