@@ -546,3 +546,27 @@ func TestListConfigResources(t *testing.T) {
 		t.Errorf("unknown type: %+v", got)
 	}
 }
+
+// TestOffsetDelete: a partition that the topic does not have is refused (Kafka 4.3, kafka-consumer-groups --delete-offsets).
+func TestOffsetDelete(t *testing.T) {
+	e := newEdge(t, nil)
+	e.topic("t", 2, nil)
+	r := kmsg.NewPtrOffsetDeleteRequest()
+	r.Group = "g"
+	topic := kmsg.NewOffsetDeleteRequestTopic()
+	topic.Topic = "t"
+	for _, p := range []int32{1, 2, -1} {
+		part := kmsg.NewOffsetDeleteRequestTopicPartition()
+		part.Partition = p
+		topic.Partitions = append(topic.Partitions, part)
+	}
+	r.Topics = append(r.Topics, topic)
+	resp := e.dial().must(r).(*kmsg.OffsetDeleteResponse)
+	var got []string
+	for _, p := range resp.Topics[0].Partitions {
+		got = append(got, fmt.Sprintf("%d: %d", p.Partition, p.ErrorCode))
+	}
+	if have := strings.Join(got, ", "); have != "2: 3, -1: 3, 1: 0" {
+		t.Errorf("partitions and codes %s", have)
+	}
+}

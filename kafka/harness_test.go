@@ -483,7 +483,18 @@ func (g *fakeGroups) OffsetFetch(_ context.Context, _ group.Client, r *kmsg.Offs
 	return resp
 }
 func (g *fakeGroups) OffsetDelete(_ context.Context, _ group.Client, r *kmsg.OffsetDeleteRequest) *kmsg.OffsetDeleteResponse {
-	return kind[*kmsg.OffsetDeleteResponse](r)
+	resp := kind[*kmsg.OffsetDeleteResponse](r)
+	for _, t := range r.Topics {
+		rt := kmsg.NewOffsetDeleteResponseTopic()
+		rt.Topic = t.Topic
+		for _, p := range t.Partitions {
+			rp := kmsg.NewOffsetDeleteResponseTopicPartition()
+			rp.Partition = p.Partition
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	return resp
 }
 func (g *fakeGroups) DescribeGroups(_ context.Context, _ group.Client, r *kmsg.DescribeGroupsRequest) *kmsg.DescribeGroupsResponse {
 	resp := kind[*kmsg.DescribeGroupsResponse](r)
