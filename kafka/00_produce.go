@@ -150,6 +150,7 @@ func (s *Server) fillProduce(r *request, resp *kmsg.ProduceResponse, appends []i
 		var invalid *record.InvalidError
 		if errors.As(res.Err, &invalid) {
 			fillRecordErrors(p, invalid, appends[i].TP)
+			p.LogStartOffset = s.logStartOf(invalid, appends[i].TP, res.LogStart)
 		}
 		if p.ErrorCode == kerr.NotLeaderForPartition.Code && resp.Version >= 10 {
 			s.nameLeader(appends[i].TP, func(leader metadataBroker, id base.BrokerID, epoch base.LeaderEpoch) {
@@ -162,6 +163,20 @@ func (s *Server) fillProduce(r *request, resp *kmsg.ProduceResponse, appends []i
 			})
 		}
 	}
+}
+
+// logStartOf is what Kafka shows as log start offset of a refused batch: what the log's own checks refuse carries it, what is
+// refused before them carries -1 (facts/protocol.md, 3.1). A batch that ingest refused before it looked at the log is told here.
+func (s *Server) logStartOf(invalid *record.InvalidError, tp base.TopicPartition, known base.Offset) int64 {
+	if !invalid.WithLogStart {
+		return -1
+	}
+	if known < 0 {
+		if st, err := s.deps.ingest.Status(tp); err == nil {
+			known = st.LogStart
+		}
+	}
+	return int64(known)
 }
 
 func hasBroker(brokers []kmsg.ProduceResponseBroker, id int32) bool {

@@ -22,6 +22,7 @@ type backends struct {
 
 // image is what a handler reads of metadata.Image.
 type image interface {
+	Revision() int64
 	ClusterID() string
 	Controller() base.BrokerID
 	Topic(name string) (*metadata.Topic, bool)

@@ -103,11 +103,12 @@ func (i *Image) applyOp(r Resource, op ConfigOp, values map[string]string) error
 	c := i.local.catalog(r.Type)
 	s, ok := c.get(op.Name)
 	if !ok || s.kind != kindList {
-		verb := "append to"
+		verb := "APPEND"
 		if op.Op == opSubtract {
-			verb = "subtract from"
+			verb = "SUBTRACT"
 		}
-		return refuse(kerr.InvalidConfig, "Can't %s key %s because its type is not LIST.", verb, op.Name)
+		// "SUBTRACT to" is Kafka's wording (ConfigurationControlManager.incrementalAlterConfigResource).
+		return refuse(kerr.InvalidConfig, "Can't %s to key %s because its type is not LIST.", verb, op.Name)
 	}
 	current, ok := values[op.Name]
 	if !ok {

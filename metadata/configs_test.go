@@ -290,8 +290,8 @@ func TestAlterConfigErrors(t *testing.T) {
 	}
 	topic := metadata.Resource{Type: metadata.ResourceTopic, Name: "t"}
 	f(topic, metadata.ConfigOp{Name: "nope", Value: v("1")}, kerr.InvalidConfig, "Unknown topic config name: nope")
-	f(topic, metadata.ConfigOp{Name: "retention.ms", Op: 2, Value: v("1")}, kerr.InvalidConfig, "Can't append to key retention.ms because its type is not LIST.")
-	f(topic, metadata.ConfigOp{Name: "retention.ms", Op: 3, Value: v("1")}, kerr.InvalidConfig, "Can't subtract from key retention.ms because its type is not LIST.")
+	f(topic, metadata.ConfigOp{Name: "retention.ms", Op: 2, Value: v("1")}, kerr.InvalidConfig, "Can't APPEND to key retention.ms because its type is not LIST.")
+	f(topic, metadata.ConfigOp{Name: "retention.ms", Op: 3, Value: v("1")}, kerr.InvalidConfig, "Can't SUBTRACT to key retention.ms because its type is not LIST.")
 	f(topic, metadata.ConfigOp{Name: "retention.ms"}, kerr.InvalidRequest, "Null value not supported for : retention.ms")
 	f(metadata.Resource{Type: metadata.ResourceTopic, Name: "no"}, metadata.ConfigOp{Name: "retention.ms", Value: v("1")}, kerr.UnknownTopicOrPartition, "")
 	own := metadata.Resource{Type: metadata.ResourceBroker, Name: "1"}
