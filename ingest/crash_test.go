@@ -19,6 +19,7 @@ import (
 	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/ingest/hot"
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/testutil/crashfs"
 	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/metadata/memkv"
 	"github.com/varvelog/varve/record"
@@ -321,7 +322,7 @@ func crashAnywhere(t *testing.T, seed uint64, steps int) {
 	}
 	c.gap.Store(5)
 	for range 2 { // with a clean restart in the middle
-		store, in := openCrash(t, c.disk(c.mem), meta, c.books)
+		store, in := openCrash(t, c.disk(crashfs.Wrap(c.mem)), meta, c.books)
 		c.work(in, steps/2)
 		closeCrash(t, store, in)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/ingest/hot"
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/testutil/crashfs"
 	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/metadata/memkv"
 	"github.com/varvelog/varve/record"
@@ -53,7 +54,7 @@ func (e *env) open() {
 	e.check(err)
 	_, err = e.meta.RegisterBroker(ctx, metadata.Broker{ID: 1, Host: "localhost", Port: 9092})
 	e.check(err)
-	disk := vfs.FS(e.fs)
+	disk := crashfs.Wrap(e.fs)
 	if e.disk != nil {
 		disk = e.disk(disk)
 	}

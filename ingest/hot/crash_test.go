@@ -16,6 +16,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/testutil/crashfs"
 )
 
 // logState is what a workload was promised of one log. Batches are a function of their offset (testBatch), so the offsets
@@ -204,7 +205,7 @@ func TestCrashAtEveryOperation(t *testing.T) {
 		points []crashPoint
 		rng    = rand.New(rand.NewPCG(1, 2))
 	)
-	fs, ops := writeOps(mem, func(n int64, op errorfs.Op) error {
+	fs, ops := writeOps(crashfs.Wrap(mem), func(n int64, op errorfs.Op) error {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, unsync := range []int{0, 50, 100} {
@@ -281,7 +282,7 @@ func diskFullAt(t *testing.T, n int64) (met bool) {
 	mem := vfs.NewCrashableMem()
 	var armed, full atomic.Bool
 	var count atomic.Int64
-	fs, _ := writeOps(mem, func(_ int64, op errorfs.Op) error {
+	fs, _ := writeOps(crashfs.Wrap(mem), func(_ int64, op errorfs.Op) error {
 		switch op.Kind {
 		case errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo, errorfs.OpFileClose, errorfs.OpRemove, errorfs.OpRemoveAll:
 			return nil // a full disk fails what needs room
@@ -353,7 +354,7 @@ func ioErrorAt(t *testing.T, n int64) (met bool) {
 	mem := vfs.NewCrashableMem()
 	var armed atomic.Bool
 	var count atomic.Int64
-	fs, _ := writeOps(mem, func(_ int64, op errorfs.Op) error {
+	fs, _ := writeOps(crashfs.Wrap(mem), func(_ int64, op errorfs.Op) error {
 		final := isLog(op.Path) && op.Kind != errorfs.OpRemove && op.Kind != errorfs.OpFileClose
 		switch op.Kind {
 		case errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo:

@@ -15,6 +15,7 @@ import (
 
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/internal/clock"
+	"github.com/varvelog/varve/internal/testutil/crashfs"
 	"github.com/varvelog/varve/record"
 )
 
@@ -306,7 +307,7 @@ func TestStoredBatchIsChecked(t *testing.T) {
 func TestCloseOnFullDisk(t *testing.T) {
 	mem := vfs.NewCrashableMem()
 	var full atomic.Bool
-	fs, _ := writeOps(mem, func(_ int64, op errorfs.Op) error {
+	fs, _ := writeOps(crashfs.Wrap(mem), func(_ int64, op errorfs.Op) error {
 		if full.Load() && op.Kind == errorfs.OpFileWrite {
 			return syscall.ENOSPC
 		}
