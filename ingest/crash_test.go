@@ -55,7 +55,8 @@ func (b *book) end() base.Offset {
 // crashRun is a seeded workload over a disk whose writes may take a copy of what a power cut would leave.
 type crashRun struct {
 	t    *testing.T
-	rng  *rand.Rand
+	rng  *rand.Rand // of the workload
+	cuts *rand.Rand // of the copies; guarded by mu
 	meta *metadata.Store
 	mem  *vfs.MemFS
 	ops  atomic.Int64
@@ -94,10 +95,10 @@ func (c *crashRun) step() {
 	defer c.mu.Unlock()
 	for _, unsynced := range []int{0, 40, 100} {
 		before := c.copyBooks()
-		fs := c.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: unsynced, RNG: c.rng})
+		fs := c.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: unsynced, RNG: c.cuts})
 		c.points = append(c.points, crashMoment{n, unsynced, fs, before})
 	}
-	c.gap.Store(1 + c.rng.Int64N(40))
+	c.gap.Store(1 + c.cuts.Int64N(40))
 }
 
 func (c *crashRun) disk(fs vfs.FS) vfs.FS {
@@ -308,7 +309,7 @@ func crashAnywhere(t *testing.T, seed uint64, steps int) {
 		t.Fatal(err)
 	}
 	defer meta.Close()
-	c := &crashRun{t: t, rng: rand.New(rand.NewPCG(seed, 3)), meta: meta, mem: vfs.NewCrashableMem()}
+	c := &crashRun{t: t, rng: rand.New(rand.NewPCG(seed, 3)), cuts: rand.New(rand.NewPCG(seed, 5)), meta: meta, mem: vfs.NewCrashableMem()}
 	c.incarnation()
 	const partitions = 3
 	_, err = meta.CreateTopic(ctx, metadata.TopicSpec{Name: "t", Partitions: partitions, ReplicationFactor: 1, Configs: map[string]string{"varve.tiering.max.lag.ms": "100"}}, false)
