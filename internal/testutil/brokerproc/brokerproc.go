@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -26,6 +27,7 @@ type Node struct {
 	Memory string   // --memory; empty: the broker's default
 	Sets   []string // --set name=value
 	Env    []string // added to the environment, e.g. credentials
+	Prefix []string // a command that ends by executing its arguments, e.g. in another mount namespace
 
 	Kafka, HTTP        string // addresses
 	etcdPeer, etcdConn string
@@ -68,7 +70,8 @@ func (n *Node) Start() error {
 	for _, s := range n.Sets {
 		args = append(args, "--set", s)
 	}
-	n.cmd = exec.Command(n.Bin, args...)
+	line := append(append(slices.Clone(n.Prefix), n.Bin), args...)
+	n.cmd = exec.Command(line[0], line[1:]...)
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	n.cmd.Env = append(os.Environ(), n.Env...)
 	if err := n.cmd.Start(); err != nil {
