@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -51,6 +52,7 @@ func (s source) Tiered(log base.LogID, _ base.LeaderEpoch, end base.Offset) { s.
 type rig struct {
 	t       *testing.T
 	meta    *metadata.Store
+	store   *hot.Store
 	in      *ingest.Ingest
 	tiering *tiering.Tiering
 	bucket  *fault.Bucket
@@ -92,6 +94,7 @@ func newRig(t *testing.T, tailBytes int64, opts fetch.Options) *rig {
 	r.check(err)
 	store, err := hot.Open(hot.Options{Dir: "hot", FS: vfs.NewMem(), MemTableBytes: 1 << 20, FreeSpace: func() (uint64, error) { return 1 << 40, nil }})
 	r.check(err)
+	r.store = store
 	r.in, err = ingest.New(ingest.Options{
 		Store: store, Meta: r.meta, Broker: 1, TailBytes: tailBytes, HotBytes: 1, MaxSealBytes: 20 << 10, TickEvery: time.Millisecond,
 	})
@@ -478,4 +481,69 @@ func TestLongPoll(t *testing.T) {
 	if p := r.svc.Fetch(context.Background(), &fetch.Request{MaxBytes: 1, Partitions: []fetch.PartitionRequest{{TP: tp, TopicID: topic.ID, CurrentEpoch: -1, LastFetchedEpoch: -1}}})[0]; !errors.Is(p.Err, kerr.UnknownTopicID) {
 		t.Fatalf("old topic id: %+v", p)
 	}
+}
+
+// TestTopicsComeAndGo deletes topics and makes them again under producers, consumers and the archiver. Offsets of one topic id
+// are dense and begin at 0, nobody hangs, and nothing of the deleted topics stays on the disk or in the tail.
+func TestTopicsComeAndGo(t *testing.T) {
+	r := newRig(t, 16<<10, fetch.Options{})
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	expected := func(err error) bool {
+		return err == nil || errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.OffsetOutOfRange) || errors.Is(err, kerr.NotLeaderForPartition)
+	}
+	tp := base.TopicPartition{Topic: "t"}
+	for range 3 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				b, err := record.Build(record.BuildHeader{ProducerID: -1, ProducerEpoch: -1, BaseSequence: -1}, []record.Record{{Value: make([]byte, 3000)}})
+				if err != nil {
+					t.Error(err)
+				}
+				rec := r.in.Append(ctx, -1, 60000, []ingest.AppendRequest{{TP: tp, Records: b}})
+				<-rec.Done()
+				if err := rec.Results()[0].Err; !expected(err) && ctx.Err() == nil {
+					t.Errorf("append: %v", err)
+				}
+			}
+		})
+	}
+	for range 2 {
+		wg.Go(func() {
+			for from := base.Offset(0); ctx.Err() == nil; {
+				p := r.svc.Fetch(ctx, &fetch.Request{MaxBytes: 1 << 20, MinBytes: 1, MaxWaitMs: 50, Partitions: []fetch.PartitionRequest{part(tp, from, 1<<20)}})[0]
+				if !expected(p.Err) && ctx.Err() == nil {
+					t.Errorf("fetch at %d: %v", from, p.Err)
+				}
+				if p.Err != nil {
+					from = 0
+				}
+				for _, b := range p.Batches {
+					if b.BaseOffset() > from {
+						t.Errorf("fetch at %d begins at %d", from, b.BaseOffset())
+					}
+					from = b.NextOffset()
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			_, _ = r.tiering.RunOnce(ctx) // ranges of deleted topics fail
+			<-time.After(time.Millisecond)
+		}
+	})
+	for range 15 {
+		r.topic("t", map[string]string{"varve.tiering.max.lag.ms": "100"})
+		r.until("some batches", func() bool { s, err := r.in.Status(tp); return err == nil && s.HighWatermark > 20 })
+		topic, _ := r.meta.Image().Topic("t")
+		r.check(r.meta.DeleteTopic(ctx, topic.ID))
+	}
+	stop()
+	wg.Wait()
+	r.until("rows of deleted topics dropped", func() bool {
+		logs, err := r.store.Logs()
+		r.check(err)
+		return len(logs) == 0
+	})
 }
