@@ -90,7 +90,7 @@ func New(cfg Config, seams Seams) (*Broker, error) {
 		seams.Listen = net.Listen
 	}
 	b := &Broker{cfg: cfg, seams: seams, log: seams.Logger, failed: make(chan error, 1)}
-	b.mods = modules{table: b.table(), log: b.log}
+	b.mods = modules{table: b.table(), log: b.log, clock: b.seams.Clock}
 	return b, nil
 }
 

@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
+
+	"github.com/varvelog/varve/internal/clock"
+	"github.com/varvelog/varve/internal/service"
 )
 
 // module is one long-lived part of a broker. start may return once the part serves; stop releases everything it holds.
@@ -20,6 +24,7 @@ type module struct {
 type modules struct {
 	table []module
 	log   *slog.Logger
+	clock clock.Clock
 	mu    struct {
 		sync.Mutex
 		started []module // in the order in which they finished starting
@@ -62,7 +67,12 @@ func (m *modules) start(ctx context.Context) error {
 	return nil
 }
 
-// stop stops what has started, last started first.
+// stopGrace is what a module has to return after the end of stop's context: it cuts short what it waits for.
+const stopGrace = 3 * time.Second
+
+// stop stops what has started, last started first. A module that does not return within stopGrace after the end of ctx (its
+// goroutines wait for a disk that is full, or hangs) is left behind with all that it needs: the process is about to end, and what
+// was acknowledged is on the disk.
 func (m *modules) stop(ctx context.Context) error {
 	m.mu.Lock()
 	started := m.mu.started
@@ -73,9 +83,31 @@ func (m *modules) stop(ctx context.Context) error {
 		if started[i].stop == nil {
 			continue
 		}
-		if err := started[i].stop(ctx); err != nil {
+		returned, err := m.stopOne(ctx, started[i])
+		if err != nil {
 			errs = append(errs, fmt.Errorf("stop %s: %w", started[i].name, err))
+		}
+		if !returned {
+			break
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (m *modules) stopOne(ctx context.Context, mod module) (returned bool, err error) {
+	done := make(chan error, 1)
+	service.NewGroup(context.Background()).Go(func(context.Context) { done <- mod.stop(ctx) })
+	select {
+	case err = <-done:
+		return true, err
+	case <-ctx.Done():
+	}
+	t := m.clock.NewTimer(stopGrace)
+	defer t.Stop()
+	select {
+	case err = <-done:
+		return true, err
+	case <-t.C:
+		return false, fmt.Errorf("it does not return: %w", ctx.Err())
+	}
 }

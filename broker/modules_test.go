@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/varvelog/varve/internal/clock"
 )
 
 // recorder is a table of modules that note what happens to them.
@@ -57,6 +61,39 @@ func TestModulesFailedStartLeavesNothingRunning(t *testing.T) {
 	}
 	if want := []string{"start a", "start b", "stop a"}; !slices.Equal(r.log, want) {
 		t.Fatalf("order %v, want %v", r.log, want)
+	}
+}
+
+// TestModulesStopLeavesBehindWhatHangs: a goroutine that waits for a full disk must not keep the process.
+func TestModulesStopLeavesBehindWhatHangs(t *testing.T) {
+	var r recorder
+	release := make(chan struct{})
+	defer close(release)
+	hangs := r.module("b", nil, "a")
+	hangs.stop = func(context.Context) error { <-release; return nil }
+	c := clock.NewManual(time.Unix(0, 0))
+	m := modules{log: slog.New(slog.DiscardHandler), clock: c, table: []module{r.module("a", nil), hangs, r.module("c", nil, "b")}}
+	if err := m.start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	answer := make(chan error, 1)
+	go func() { answer <- m.stop(ctx) }()
+	for {
+		select {
+		case err := <-answer:
+			if err == nil || !strings.Contains(err.Error(), "stop b") {
+				t.Fatalf("stop answered %v", err)
+			}
+			if slices.Contains(r.log, "stop a") {
+				t.Fatal("what the hanging module needs was stopped under it")
+			}
+			return
+		default:
+			c.Advance(stopGrace)
+			runtime.Gosched()
+		}
 	}
 }
 

@@ -126,7 +126,7 @@ func (b *Broker) startIngest(ctx context.Context) error {
 	b.ingest, err = ingest.New(ingest.Options{
 		Store: b.hot, Meta: b.meta, Broker: base.BrokerID(b.cfg.NodeID), Roots: roots,
 		TailBytes: share(cfg.TailBytes, mem.tail), UntieredBytes: mem.untiered, HotBytes: share(cfg.HotBytes, mem.hot),
-		MaxSealBytes:   cfg.TieringSegmentBytes,
+		MaxSealBytes: cfg.TieringSegmentBytes, PendingBytes: mem.requests,
 		RetentionEvery: time.Duration(cfg.LogRetentionCheckIntervalMs) * time.Millisecond,
 		ProducerExpiry: func() time.Duration {
 			return time.Duration(b.meta.Image().Broker().ProducerIDExpirationMs) * time.Millisecond
