@@ -15,6 +15,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/minio/minio-go/v7/pkg/s3utils"
 
 	"github.com/varvelog/varve/objstore"
 )
@@ -73,6 +74,9 @@ func ParseURL(raw string) (Options, error) {
 	}
 	if u.Scheme != "s3" || u.Host == "" || u.User != nil {
 		return Options{}, fmt.Errorf("object store url %q: want s3://bucket/prefix?endpoint=…: %w", u.Redacted(), objstore.ErrInvalid)
+	}
+	if err := s3utils.CheckValidBucketNameStrict(u.Host); err != nil {
+		return Options{}, fmt.Errorf("object store url %q: bucket %q: %w: %w", u.Redacted(), u.Host, err, objstore.ErrInvalid)
 	}
 	o := Options{Bucket: u.Host, Prefix: strings.Trim(u.Path, "/"), Region: cmp.Or(os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION"))}
 	o.PathStyle = u.Query().Has("endpoint")

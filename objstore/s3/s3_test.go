@@ -349,12 +349,12 @@ func TestParseURL(t *testing.T) {
 			t.Errorf("%s:\n got %+v, %v\nwant %+v", raw, got, err, want)
 		}
 	}
-	f("s3://b", Options{Bucket: "b", Region: "eu-north-1"})
-	f("s3://b/p/q/?endpoint=http://127.0.0.1:9000&region=us-east-1&path-style=true",
-		Options{Bucket: "b", Prefix: "p/q", Endpoint: "127.0.0.1:9000", Insecure: true, Region: "us-east-1", PathStyle: true})
-	f("s3://b?endpoint=https://s3.local&path-style=false&create=true&profile=x",
-		Options{Bucket: "b", Endpoint: "s3.local", Region: "eu-north-1", Create: true, Profile: "x"})
-	for _, bad := range []string{"http://b", "s3:///p", "s3://k:s@b/p", "s3://b?unknown=1", "s3://b?endpoint=127.0.0.1:9000", "s3://b?create=perhaps", "s3://b/p//q", "s3://b?endpoint=http://h/path"} {
+	f("s3://bkt", Options{Bucket: "bkt", Region: "eu-north-1"})
+	f("s3://bkt/p/q/?endpoint=http://127.0.0.1:9000&region=us-east-1&path-style=true",
+		Options{Bucket: "bkt", Prefix: "p/q", Endpoint: "127.0.0.1:9000", Insecure: true, Region: "us-east-1", PathStyle: true})
+	f("s3://bkt?endpoint=https://s3.local&path-style=false&create=true&profile=x",
+		Options{Bucket: "bkt", Endpoint: "s3.local", Region: "eu-north-1", Create: true, Profile: "x"})
+	for _, bad := range []string{"http://bkt", "s3://b", "s3://Upper",  "s3:///p", "s3://k:s@bkt/p", "s3://bkt?unknown=1", "s3://bkt?endpoint=127.0.0.1:9000", "s3://bkt?create=perhaps", "s3://bkt/p//q", "s3://bkt?endpoint=http://h/path"} {
 		if o, err := ParseURL(bad); err == nil {
 			t.Errorf("%s: no error, %+v", bad, o)
 		}

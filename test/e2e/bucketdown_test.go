@@ -26,7 +26,7 @@ func TestBucketDown(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = n.Close() })
 	n.Memory, n.Sets = "512MiB", []string{"varve.tiering.max.lag.ms=200"}
-	n.Bucket = "s3://b/p?endpoint=http://127.0.0.1:1&region=us-east-1&path-style=true"
+	n.Bucket = "s3://bucketdown/p?endpoint=http://127.0.0.1:1&region=us-east-1&path-style=true"
 	n.Env = []string{"AWS_ACCESS_KEY_ID=a", "AWS_SECRET_ACCESS_KEY=b"}
 	boot(t, n)
 	cl := client(t, n, kgo.DefaultProduceTopic("t"), kgo.ConsumeTopics("t"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
@@ -55,7 +55,7 @@ func TestBucketDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s3.Stop()
-	n.Bucket, n.Env = s3.BucketURL("b", "p"), s3.Env()
+	n.Bucket, n.Env = s3.BucketURL("bucketdown", "p"), s3.Env()
 	boot(t, n)
 	await(t, ctx, "everything is tiered", func() bool {
 		topic, err := n.Topic(ctx, "t")
