@@ -10,7 +10,7 @@ export GOTOOLCHAIN ?= auto
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build run demo test check conformance torture bench fuzz
+.PHONY: help build run demo test check conformance clients torture tierscale idle bench fuzz
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,8 +33,19 @@ check: ## format, vet, house rules, unit tests with assertions on: the inner loo
 conformance: build ## other people's client suites against a fresh broker (CASES_DIR, CASES="kcat franz-go ...")
 	CGO_ENABLED=0 go run ./test/conformance -varve bin/varve $(ARGS)
 
+clients: build ## unmodified clients of other makers, each through restarts of the broker; then Kafka's admin tools on both
+	test/clients/install.sh
+	CGO_ENABLED=0 go run ./test/clients -varve bin/varve $(ARGS)
+
 torture: build ## kill -9 under load, seeded (SECS: stop killing then; SEED), and what became of every acknowledged record
 	CGO_ENABLED=0 go run ./test/torture -bin bin/varve $(if $(SECS),-secs $(SECS)) $(if $(SEED),-seed $(SEED)) $(ARGS)
+
+tierscale: build ## 3 GB through a real S3 server: hash chains, look-ups by time, fsck, deletion (ARGS="-bytes N -s3 versitygw")
+	internal/testutil/s3server/install.sh
+	CGO_ENABLED=0 go run ./test/tierscale -bin bin/varve $(ARGS)
+
+idle: build ## memory, CPU and time to start of a broker that does nothing
+	CGO_ENABLED=0 go run ./test/idle -bin bin/varve $(ARGS)
 
 bench: build ## Apache Kafka 4.3 and Varve in turn, same client, same work: a table of ratios (ARGS=--quick: 3 minutes)
 	CGO_ENABLED=0 go run ./test/bench -varve bin/varve $(ARGS)
