@@ -226,13 +226,13 @@ func (g *Ingest) byLog(id base.LogID) *Partition {
 // open creates the log of a partition that the image shows and the hot store does not know yet. It writes nothing: readers
 // of every partition would wait for a full disk behind Ingest.mu. The first append writes the 'm' row.
 func (g *Ingest) open(state *metadata.Partition) (*Partition, error) {
-	image := g.opts.Meta.Image()
-	current, topic, ok := image.Log(state.Log)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	// Under the lock: an image without the topic whose onImage looked at the partitions before this one is seen here.
+	current, topic, ok := g.opts.Meta.Image().Log(state.Log)
 	if !ok {
 		return nil, fmt.Errorf("partition %s: %w", state.TP, kerr.UnknownTopicOrPartition)
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	if p := g.mu.parts[state.Log]; p != nil {
 		return p, nil
 	}

@@ -85,7 +85,7 @@ func newPartition(g *Ingest, id base.LogID, root metadata.Root) *Partition {
 
 // lead makes the partition serve under the image's leader epoch. The epoch starts at the log end (KIP-101).
 func (p *Partition) lead(state *metadata.Partition, topic *metadata.Topic) {
-	p.cfg.Store(topic.Config)
+	changed := p.cfg.Swap(topic.Config) != topic.Config
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	m := &p.mu
@@ -93,9 +93,11 @@ func (p *Partition) lead(state *metadata.Partition, topic *metadata.Topic) {
 	if !m.damaged {
 		m.err = nil
 	}
-	p.g.work.add(p) // its configuration may have changed: tiering, retention
-	if len(m.sealed) > 0 {
-		p.g.work.addReady(p)
+	if changed || state.LeaderEpoch > m.epoch { // it may be tiered, or retained, another way
+		p.g.work.add(p)
+		if len(m.sealed) > 0 {
+			p.g.work.addReady(p)
+		}
 	}
 	if state.LeaderEpoch <= m.epoch {
 		return

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"slices"
 	"sort"
 	"sync"
 
@@ -100,12 +101,13 @@ func (t *tail) add(p *Partition, size int) {
 // dropPartition lets go of a deleted partition's batches.
 func (t *tail) dropPartition(p *Partition) {
 	t.mu.Lock()
-	for i := t.mu.head; i < len(t.mu.fifo); i++ {
-		if t.mu.fifo[i].p == p {
-			t.mu.bytes -= t.mu.fifo[i].size
-			t.mu.fifo[i] = tailEntry{p: p}
+	live := slices.DeleteFunc(t.mu.fifo[t.mu.head:], func(e tailEntry) bool {
+		if e.p == p {
+			t.mu.bytes -= e.size
 		}
-	}
+		return e.p == p
+	})
+	t.mu.fifo = t.mu.fifo[:t.mu.head+len(live)]
 	t.mu.Unlock()
 	p.mu.Lock()
 	p.mu.tail = batchQueue{}
