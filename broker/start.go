@@ -3,6 +3,8 @@ package broker
 import (
 	"context"
 	"fmt"
+	"maps"
+	"net"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -65,37 +67,40 @@ func (b *Broker) stopEtcd(context.Context) error { return b.etcd.Close() }
 // startMetadata opens the image and registers this broker: from here on every partition that it leads has a new epoch.
 func (b *Broker) startMetadata(ctx context.Context) error {
 	id := base.BrokerID(b.cfg.NodeID)
+	host, port, err := b.cfg.advertised(b.listener.Addr())
+	if err != nil {
+		return err
+	}
 	meta, err := metadata.Open(ctx, metadata.Options{
-		KV: b.etcd.KV(), BrokerID: id, Static: b.static(), Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
+		KV: b.etcd.KV(), BrokerID: id, Static: b.static(host, port), Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
 	})
 	if err != nil {
 		return err
 	}
-	host, port, err := b.cfg.advertised(b.listener.Addr())
-	if err == nil {
-		reg := metadata.Broker{ID: id, Host: host, Port: port}
-		if b.cfg.Rack != "" {
-			reg.Rack = &b.cfg.Rack
-		}
-		b.epoch, err = meta.RegisterBroker(ctx, reg)
+	reg := metadata.Broker{ID: id, Host: host, Port: port}
+	if b.cfg.Rack != "" {
+		reg.Rack = &b.cfg.Rack
 	}
-	if err != nil {
-		_ = meta.Close()
+	if b.epoch, err = meta.RegisterBroker(ctx, reg); err != nil {
+		_ = meta.Close() // the cause is returned
 		return err
 	}
 	b.meta = meta
 	return nil
 }
 
-// static is --set with what other flags stand for.
-func (b *Broker) static() map[string]string {
-	set := make(map[string]string, len(b.cfg.Set)+1)
-	for k, v := range b.cfg.Set {
-		set[k] = v
+// static is --set with what other flags stand for, under Kafka's names.
+func (b *Broker) static(host string, port int32) map[string]string {
+	id := strconv.Itoa(int(b.cfg.NodeID))
+	set := map[string]string{
+		"node.id": id, "broker.id": id, "log.dirs": b.cfg.DataDir,
+		"listeners":            "PLAINTEXT://" + b.listener.Addr().String(),
+		"advertised.listeners": "PLAINTEXT://" + net.JoinHostPort(host, strconv.Itoa(int(port))),
 	}
 	if b.cfg.Rack != "" {
 		set["broker.rack"] = b.cfg.Rack
 	}
+	maps.Copy(set, b.cfg.Set)
 	return set
 }
 

@@ -354,7 +354,7 @@ func TestParseURL(t *testing.T) {
 		Options{Bucket: "bkt", Prefix: "p/q", Endpoint: "127.0.0.1:9000", Insecure: true, Region: "us-east-1", PathStyle: true})
 	f("s3://bkt?endpoint=https://s3.local&path-style=false&create=true&profile=x",
 		Options{Bucket: "bkt", Endpoint: "s3.local", Region: "eu-north-1", Create: true, Profile: "x"})
-	for _, bad := range []string{"http://bkt", "s3://b", "s3://Upper",  "s3:///p", "s3://k:s@bkt/p", "s3://bkt?unknown=1", "s3://bkt?endpoint=127.0.0.1:9000", "s3://bkt?create=perhaps", "s3://bkt/p//q", "s3://bkt?endpoint=http://h/path"} {
+	for _, bad := range []string{"http://bkt", "s3://b", "s3://Upper", "s3:///p", "s3://k:s@bkt/p", "s3://bkt?unknown=1", "s3://bkt?endpoint=127.0.0.1:9000", "s3://bkt?create=perhaps", "s3://bkt/p//q", "s3://bkt?endpoint=http://h/path"} {
 		if o, err := ParseURL(bad); err == nil {
 			t.Errorf("%s: no error, %+v", bad, o)
 		}
