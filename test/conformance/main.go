@@ -57,19 +57,22 @@ func conformance(ctx context.Context, varve, dir, only, logs, external string) e
 	for _, path := range scripts {
 		fmt.Printf("=== %s\n", filepath.Base(path))
 		s, err := suite(ctx, varve, path, logs, external)
-		if err != nil {
-			return err
+		if err == nil && ctx.Err() == nil && !s.reached() {
+			fmt.Println("once more: several of these suites race with themselves on a busy machine (docs/conformance.md)")
+			first := s
+			s, err = suite(ctx, varve, path, filepath.Join(logs, "again"), external)
+			s.before = &first
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if err := errors.Join(err, ctx.Err()); err != nil {
+			return err
 		}
 		scores = append(scores, s)
 	}
 	show(scores)
 	fmt.Println("output of the scripts and brokers:", logs)
 	for _, s := range scores {
-		if _, ok := s.tolerated(); !ok && !s.reached() {
-			return errors.New("not every suite reached its reference, or what this release can")
+		if !s.reached() {
+			return errors.New("not every suite reached what is expected of it")
 		}
 	}
 	return nil
@@ -115,40 +118,58 @@ func suite(ctx context.Context, varve, path, logs, broker string) (score, error)
 			return errors.Join(err, os.RemoveAll(filepath.Join(p.Dir, "data"))) // the log stays
 		}
 	}
+	if err := os.MkdirAll(logs, 0o755); err != nil {
+		return score{}, errors.Join(err, stop())
+	}
+	copied, err := withoutExcluded(path, logs)
+	if err != nil {
+		return score{}, errors.Join(err, stop())
+	}
 	log, err := os.Create(filepath.Join(logs, name+".out"))
 	if err != nil {
 		return score{}, errors.Join(err, stop())
 	}
 	defer log.Close()
-	s := run(ctx, path, broker, suitePatience, log)
+	s := run(ctx, copied, broker, suitePatience, log)
 	s.err = errors.Join(s.err, stop())
-	fmt.Printf("passed %d, failed %d, reference %d, %.0f s\n", s.passed, s.failed, s.reference, s.took.Seconds())
+	fmt.Printf("passed %d, failed %d, expected %d, reference %d, %.0f s\n", s.passed, s.failed, s.expected(), s.reference, s.took.Seconds())
 	return s, nil
 }
 
+// show prints the table, then what failed, then what was left out.
 func show(scores []score) {
 	fmt.Println()
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "suite\tpassed\tfailed\treference\tseconds\tverdict")
+	fmt.Fprintln(w, "suite\tpassed\tfailed\texpected\treference\tseconds\tverdict")
 	for _, s := range scores {
-		verdict := "reached"
+		verdict := "as expected"
 		switch {
 		case s.err != nil:
 			verdict = strings.ReplaceAll(s.err.Error(), "\n", "; ")
 		case !s.reached():
 			verdict = "below"
-			if what, ok := s.tolerated(); ok {
-				verdict = "as far as this release goes: it lacks " + what
-			} else if what != "" {
-				verdict += " (this release lacks " + what + ")"
-			}
+		case s.before != nil:
+			verdict = fmt.Sprintf("as expected at the second try, %d at the first", s.before.passed)
+		case len(exclusions(s.name)) == 0:
+			verdict = "reference reached"
 		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%.0f\t%s\n", s.name, s.passed, s.failed, s.reference, s.took.Seconds(), verdict)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%.0f\t%s\n", s.name, s.passed, s.failed, s.expected(), s.reference, s.took.Seconds(), verdict)
 	}
 	_ = w.Flush() // standard output: nobody to tell
 	for _, s := range scores {
+		if s.before != nil {
+			for _, f := range s.before.failures {
+				fmt.Printf("%s, first try: %s\n", s.name, f)
+			}
+		}
 		for _, f := range s.failures {
 			fmt.Printf("%s: %s\n", s.name, f)
+		}
+	}
+	fmt.Println()
+	for _, s := range scores {
+		for _, e := range exclusions(s.name) {
+			fmt.Printf("excluded: %s %s: %s\n", e.suite, e.name, e.reason)
 		}
 	}
 }

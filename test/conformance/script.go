@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -23,41 +22,15 @@ type score struct {
 	passed, failed, reference int
 	failures                  []string // lines that name a failed case
 	took                      time.Duration
-	err                       error // it did not run to its end
+	err                       error  // it did not run to its end
+	before                    *score // the first try, where this is the second
 }
 
-// reached reports whether the script came to its reference.
-func (s score) reached() bool { return s.err == nil && s.failed == 0 && s.passed >= s.reference }
+// expected is how many cases must pass: the reference without what is left out.
+func (s score) expected() int { return s.reference - len(exclusions(s.name)) }
 
-// lacking is what this release has not built yet, by suite: the least that must pass until then, and how the suite is told
-// to leave out what would only wait for a time-out. A line goes away when its suite reaches its reference.
-type lacking struct {
-	suite string
-	floor int
-	env   []string // NAME=value, where the caller's environment does not set NAME
-	what  string
-}
-
-func notBuiltYet() []lacking {
-	return []lacking{
-		{"kcat", 13, nil, "transactions"},
-		{"franz-go", 0, []string{"RUN=Test[^T]"}, "transactions, KIP-848 groups"},
-		{"java-tools", 0, nil, "transactions, KIP-848 groups, ACLs, quorum and feature commands"},
-		{"kafka-python", 0, nil, "transactions, ACLs"},
-		{"librdkafka", 0, []string{"QUICKSET=1"}, "transactions"},
-		{"streams-smoke", 0, nil, "transactions"},
-	}
-}
-
-// tolerated reports whether the score is no worse than what this release is known to lack.
-func (s score) tolerated() (what string, ok bool) {
-	for _, l := range notBuiltYet() {
-		if l.suite == s.name {
-			return l.what, l.floor > 0 && s.passed >= l.floor
-		}
-	}
-	return "", false
-}
+// reached reports whether the script passed what it must, and nothing failed.
+func (s score) reached() bool { return s.err == nil && s.failed == 0 && s.passed >= s.expected() }
 
 var (
 	lastLine    = regexp.MustCompile(`^(\S+): passed (\d+), failed (\d+), reference (\d+)`)
@@ -74,12 +47,6 @@ func run(ctx context.Context, path, broker string, patience time.Duration, log i
 	var out bytes.Buffer
 	cmd.Stdout = io.MultiWriter(&out, log)
 	cmd.Stderr = cmd.Stdout
-	for _, l := range notBuiltYet() {
-		if l.suite == s.name {
-			cmd.Env = append(cmd.Env, l.env...)
-		}
-	}
-	cmd.Env = append(cmd.Env, os.Environ()...) // the last one wins: the caller's
 	// The script's own children end with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

@@ -34,10 +34,13 @@ func TestReached(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 	}
-	f(score{passed: 14, reference: 14}, true)
-	f(score{passed: 15, reference: 14}, true)
-	f(score{passed: 13, reference: 14}, false)
-	f(score{passed: 14, failed: 1, reference: 14}, false)
+	f(score{name: "other", passed: 14, reference: 14}, true)
+	f(score{name: "other", passed: 15, reference: 14}, true)
+	f(score{name: "other", passed: 13, reference: 14}, false)
+	f(score{name: "other", passed: 14, failed: 1, reference: 14}, false)
+	f(score{name: "kcat", passed: 13, reference: 14}, true)
+	f(score{name: "kcat", passed: 12, reference: 14}, false)
+	f(score{name: "kcat", passed: 14, failed: 1, reference: 14}, false)
 }
 
 // A script that hangs is ended, with the children that it has started.
