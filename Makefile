@@ -36,6 +36,7 @@ conformance: build ## other people's client suites against a fresh broker (CASES
 clients: build ## unmodified clients of other makers, each through restarts of the broker; then Kafka's admin tools on both
 	test/clients/install.sh
 	CGO_ENABLED=0 go run ./test/clients -varve bin/varve $(ARGS)
+	CGO_ENABLED=0 go run ./test/clients/admin -varve bin/varve
 
 torture: build ## kill -9 under load, seeded (SECS: stop killing then; SEED), and what became of every acknowledged record
 	CGO_ENABLED=0 go run ./test/torture -bin bin/varve $(if $(SECS),-secs $(SECS)) $(if $(SEED),-seed $(SEED)) $(ARGS)
