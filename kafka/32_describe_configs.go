@@ -2,8 +2,6 @@ package kafka
 
 import (
 	"context"
-	"net"
-	"slices"
 	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -15,8 +13,6 @@ import (
 // DescribeConfigs (32), versions 1-4.
 //
 //   - A broker's configs are described by that broker only: another id is 42. An empty id is the cluster default.
-//   - What this broker was started with other than by a setting (its id, its directory, its listeners) is shown as static, as
-//     Kafka shows its server.properties.
 //   - Null names mean all. v1 synonyms where asked for; v3 types and documentation.
 func handleDescribeConfigs(s *Server, _ context.Context, r *request) (kmsg.Response, error) {
 	req := r.Request.(*kmsg.DescribeConfigsRequest)
@@ -31,9 +27,6 @@ func handleDescribeConfigs(s *Server, _ context.Context, r *request) (kmsg.Respo
 		var entries []metadata.ConfigEntry
 		if err == nil {
 			entries, err = s.deps.meta.DescribeConfigs(res, q.ConfigNames)
-		}
-		if res.Type == metadata.ResourceBroker && res.Name != "" {
-			s.showStart(entries)
 		}
 		out.ErrorCode, out.ErrorMessage = r.code(err), messageOf(err)
 		if err == nil {
@@ -67,44 +60,6 @@ func describeConfig(e *metadata.ConfigEntry, req *kmsg.DescribeConfigsRequest) k
 		c.Documentation = text(e.Documentation)
 	}
 	return c
-}
-
-// listenerName is the name of every listener in Kafka's settings: there is no other protocol yet.
-const listenerName = "PLAINTEXT"
-
-// sourceStatic and sourceDefault are Kafka's DescribeConfigsResponse.ConfigSource.
-const (
-	sourceStatic  = 4
-	sourceDefault = 5
-)
-
-// showStart puts in the values of this broker's settings that the metadata does not know; what --set gave stays.
-func (s *Server) showStart(entries []metadata.ConfigEntry) {
-	for i := range entries {
-		e := &entries[i]
-		if e.Source != sourceDefault {
-			continue
-		}
-		v := ""
-		switch e.Name {
-		case "advertised.listeners":
-			for _, b := range s.brokers(s.deps.meta.Image()) {
-				if b.ID == s.opts.BrokerID {
-					v = listenerName + "://" + net.JoinHostPort(b.Host, itoa(b.Port))
-				}
-			}
-		case "listeners":
-			v = s.conns.listeners()
-		case "broker.id", "node.id":
-			v = itoa(int32(s.opts.BrokerID))
-		case "log.dirs":
-			v = s.opts.LogDir
-		}
-		if v != "" {
-			e.Value, e.Source = &v, sourceStatic
-			e.Synonyms = slices.Insert(e.Synonyms, 0, metadata.ConfigSynonym{Name: e.Name, Value: &v, Source: sourceStatic})
-		}
-	}
 }
 
 // wrongBroker refuses a broker resource that is not this broker's.

@@ -42,8 +42,10 @@ func handleDescribeQuorum(s *Server, _ context.Context, r *request) (kmsg.Respon
 	return resp, nil
 }
 
-// clusterMetadataTopic is the log of a KRaft quorum.
-const clusterMetadataTopic = "__cluster_metadata"
+const (
+	clusterMetadataTopic = "__cluster_metadata" // the log of a KRaft quorum
+	listenerName         = "PLAINTEXT"          // of every listener: there is no other protocol yet
+)
 
 func (s *Server) describeQuorum(resp *kmsg.DescribeQuorumResponse) {
 	img := s.deps.meta.Image()

@@ -143,17 +143,6 @@ func (t *connSet) addListener(l net.Listener) bool {
 	return true
 }
 
-// listeners names the addresses that are listened on as Kafka's setting of that name does.
-func (t *connSet) listeners() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	names := make([]string, len(t.mu.listeners))
-	for i, l := range t.mu.listeners {
-		names[i] = listenerName + "://" + l.Addr().String()
-	}
-	return strings.Join(names, ",")
-}
-
 // add returns why the connection is refused, or "".
 func (t *connSet) add(c *conn, l connLimits) string {
 	t.mu.Lock()

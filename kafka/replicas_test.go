@@ -256,33 +256,6 @@ func TestDescribeQuorum(t *testing.T) {
 	}
 }
 
-// TestDescribeStart: what the broker was started with is a static setting, as Kafka shows its server.properties.
-func TestDescribeStart(t *testing.T) {
-	e := newEdge(t, nil)
-	r := kmsg.NewPtrDescribeConfigsRequest()
-	r.Version, r.IncludeSynonyms = 4, true
-	q := kmsg.NewDescribeConfigsRequestResource()
-	q.ResourceType, q.ResourceName = kmsg.ConfigResourceTypeBroker, "1"
-	q.ConfigNames = []string{"advertised.listeners", "broker.id", "listeners", "log.dirs", "node.id", "num.partitions"}
-	r.Resources = append(r.Resources, q)
-	want := map[string]string{
-		"advertised.listeners": "PLAINTEXT://127.0.0.1:9092 4", "broker.id": "1 4", "listeners": "PLAINTEXT://" + e.addr + " 4",
-		"log.dirs": "/tmp 4", "node.id": "1 4", "num.partitions": "1 5",
-	}
-	got := e.dial().must(r).(*kmsg.DescribeConfigsResponse).Resources[0]
-	if got.ErrorCode != 0 || len(got.Configs) != len(want) {
-		t.Fatalf("answer: %+v", got)
-	}
-	for _, c := range got.Configs {
-		if s := fmt.Sprintf("%s %d", words(c.Value), c.Source); s != want[c.Name] {
-			t.Errorf("%s: %s, want %s", c.Name, s, want[c.Name])
-		}
-		if len(c.ConfigSynonyms) == 0 || words(c.ConfigSynonyms[0].Value) != words(c.Value) {
-			t.Errorf("%s: synonyms %+v", c.Name, c.ConfigSynonyms)
-		}
-	}
-}
-
 // TestProduceLogStart: what the log refuses carries its start, what is refused before it does not (facts/protocol.md, 3.1).
 func TestProduceLogStart(t *testing.T) {
 	e := newEdge(t, nil)
