@@ -26,14 +26,17 @@ func (r *Runner) deleteTopics(ctx context.Context) error {
 	for _, l := range logs {
 		d.logs[l.Log] = l
 	}
-	roots, err := r.moveAway(ctx, d)
-	if err != nil {
+	if err := r.moveAway(ctx, d); err != nil {
 		return err
 	}
 	if r.o.Meta.Image().Controller() != r.o.BrokerID {
 		return nil // deleting is the controller's; moving away is everyone's
 	}
 	intended, err := r.intended(ctx)
+	if err != nil {
+		return err
+	}
+	roots, err := r.o.Meta.Roots(ctx) // after the intents: a round that ended in between stands in the roots
 	if err != nil {
 		return err
 	}
@@ -108,12 +111,11 @@ type deletion struct {
 	logs map[base.LogID]metadata.DeletedLog
 }
 
-// moveAway writes the manifests of living logs of this broker anew where they share an object with a deleted log's. It
-// answers the roots after that.
-func (r *Runner) moveAway(ctx context.Context, d *deletion) (map[base.LogID]metadata.Root, error) {
+// moveAway writes the manifests of living logs of this broker anew where they share an object with a deleted log's.
+func (r *Runner) moveAway(ctx context.Context, d *deletion) error {
 	roots, err := r.o.Meta.Roots(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	shared := map[string]bool{}
 	for log := range d.logs {
@@ -133,12 +135,9 @@ func (r *Runner) moveAway(ctx context.Context, d *deletion) (map[base.LogID]meta
 		}
 	}
 	if len(move) == 0 {
-		return roots, nil
+		return nil
 	}
-	if err := r.o.Tiering.Move(ctx, move...); err != nil {
-		return nil, err
-	}
-	return r.o.Meta.Roots(ctx)
+	return r.o.Tiering.Move(ctx, move...)
 }
 
 // objects divides what belongs to the deleted logs: manifest objects, other objects, and the logs that nothing is left of

@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/invariants"
 )
 
 // Root is the manifest root of a partition in etcd: which manifest object is current, and its summary.
@@ -26,8 +27,11 @@ type Root struct {
 	Rev       int64            `json:"-"` // KV mod revision of the root's key, 0 where it does not exist
 }
 
-// rootsPerTxn is how many roots one transaction swaps: two compares each.
-const rootsPerTxn = MaxTxnOps / 2
+// swapIntents is how many intents one swap may compare: that of the round and that of the attempt.
+const swapIntents = 2
+
+// rootsPerTxn is how many roots one transaction swaps: two compares each, besides those of the intents.
+const rootsPerTxn = (MaxTxnOps - swapIntents) / 2
 
 // Roots lists the manifest roots of all partitions.
 func (s *Store) Roots(ctx context.Context) (map[base.LogID]Root, error) {
@@ -64,14 +68,23 @@ func decodeRoot(kv KeyValue) (Root, error) {
 
 // SwapRoots swaps each root on its own: root.Rev is the revision it replaces (0: none yet). A swap commits only while the
 // partition's key still has the leader epoch root.Epoch (I4). errs[i] is nil where root i committed, then roots[i].Rev is
-// the new revision; kerr.FencedLeaderEpoch where the epoch or the root moved on; kerr.UnknownTopicOrPartition where the
-// partition was deleted; any other error means unknown: read the root again before going on.
-func (s *Store) SwapRoots(ctx context.Context, roots []*Root) (errs []error) {
+// the new revision; kerr.FencedLeaderEpoch where the epoch or the root moved on, or an intent is gone;
+// kerr.UnknownTopicOrPartition where the partition was deleted; any other error means unknown: read the root again before
+// going on.
+//
+// intents, at most two, are the ids of those that name what the roots lead to (I7). A swap commits only while they exist:
+// one whose reply was lost cannot be applied after a sweep found its objects without an intent, however late it comes.
+func (s *Store) SwapRoots(ctx context.Context, roots []*Root, intents ...string) (errs []error) {
+	invariants.Assert(len(intents) <= swapIntents, "%d intents of one swap", len(intents))
 	errs = make([]error, len(roots))
 	image := s.Image()
+	covered := make([]Cmp, len(intents))
+	for i, id := range intents {
+		covered[i] = Exists(intentKey(id))
+	}
 	var batch []int
 	flush := func() {
-		s.swapBatch(ctx, image, roots, batch, errs)
+		s.swapBatch(ctx, image, roots, batch, covered, errs)
 		batch = batch[:0]
 	}
 	for i := range roots {
@@ -87,14 +100,14 @@ func (s *Store) SwapRoots(ctx context.Context, roots []*Root) (errs []error) {
 
 // swapBatch swaps several roots in one transaction, as the image knows their partitions. Where that does not hold as a
 // whole, which says for certain that nothing was written, each goes alone.
-func (s *Store) swapBatch(ctx context.Context, image *Image, roots []*Root, batch []int, errs []error) {
-	var cmps []Cmp
+func (s *Store) swapBatch(ctx context.Context, image *Image, roots []*Root, batch []int, covered []Cmp, errs []error) {
+	cmps := slices.Clone(covered)
 	var ops []Op
 	var in []int
 	for _, i := range batch {
 		p, _, ok := image.Log(roots[i].Log)
 		if !ok || p.LeaderEpoch != roots[i].Epoch {
-			errs[i] = s.swapAlone(ctx, roots[i])
+			errs[i] = s.swapAlone(ctx, roots[i], covered)
 			continue
 		}
 		in = append(in, i)
@@ -114,14 +127,14 @@ func (s *Store) swapBatch(ctx context.Context, image *Image, roots []*Root, batc
 		case res.Committed:
 			roots[i].Rev = res.Revision
 		default:
-			errs[i] = s.swapAlone(ctx, roots[i])
+			errs[i] = s.swapAlone(ctx, roots[i], covered)
 		}
 	}
 }
 
 // swapAlone swaps one root against the partition's key as the KV has it: the image may be behind, and a change of the key
 // that leaves the leader epoch as it is (of the ISR) is no reason to refuse.
-func (s *Store) swapAlone(ctx context.Context, root *Root) error {
+func (s *Store) swapAlone(ctx context.Context, root *Root, covered []Cmp) error {
 	key, ok := s.Image().partitionKeyOf(root.Log)
 	if !ok {
 		return fmt.Errorf("swap the manifest root of %s: %w", root.Log, kerr.UnknownTopicOrPartition)
@@ -148,8 +161,11 @@ func (s *Store) swapAlone(ctx context.Context, root *Root) error {
 		if current.ModRevision != root.Rev {
 			return fmt.Errorf("swap the manifest root of %s: it moved on: %w", root.Log, kerr.FencedLeaderEpoch)
 		}
+		if err := s.stillCovered(ctx, covered); err != nil {
+			return fmt.Errorf("swap the manifest root of %s: %w", root.Log, err)
+		}
 		res, err := s.kv.Txn(ctx,
-			[]Cmp{Unchanged(key, kv.ModRevision), Unchanged(rootKey(root.Log), root.Rev)},
+			append([]Cmp{Unchanged(key, kv.ModRevision), Unchanged(rootKey(root.Log), root.Rev)}, covered...),
 			[]Op{Put(rootKey(root.Log), encode(root))})
 		if err != nil {
 			return kvError(err, "swap the manifest root of %s", root.Log)
@@ -160,6 +176,21 @@ func (s *Store) swapAlone(ctx context.Context, root *Root) error {
 		}
 	}
 	return fmt.Errorf("swap the manifest root of %s: %w", root.Log, errLostRace)
+}
+
+// stillCovered tells whether the intents of a swap exist. Only a newer incarnation of their broker takes them away before
+// their writer does.
+func (s *Store) stillCovered(ctx context.Context, covered []Cmp) error {
+	for _, c := range covered {
+		_, ok, err := s.kv.Get(ctx, c.Key)
+		if err != nil {
+			return kvError(err, "read %s", c.Key)
+		}
+		if !ok {
+			return fmt.Errorf("%s is gone: %w", c.Key, kerr.FencedLeaderEpoch)
+		}
+	}
+	return nil
 }
 
 // partitionKeyOf finds the key of a log's partition, of a visible topic or not.

@@ -215,3 +215,39 @@ func TestSwapBehindTheImage(t *testing.T) {
 		t.Errorf("a fenced swap wrote: %v %v", ok, err)
 	}
 }
+
+// TestSwapNeedsItsIntents has a swap reach the KV when its intent is gone: nothing is written, for the sweep may have looked
+// in between (I6).
+func TestSwapNeedsItsIntents(t *testing.T) {
+	kv := memkv.New(memkv.Options{})
+	defer kv.Close()
+	s := open(t, kv, nil)
+	topic := create(t, s, "t", 130)
+	var roots []*metadata.Root
+	for i := range topic.Partitions {
+		p := &topic.Partitions[i]
+		roots = append(roots, &metadata.Root{Log: p.Log, Epoch: p.LeaderEpoch, Seq: 1, Object: fmt.Sprint("o", i)})
+	}
+	for _, id := range []string{"round", "attempt"} {
+		if err := s.PutIntent(t.Context(), metadata.Intent{ID: id, Broker: 1, Epoch: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(s.SwapRoots(t.Context(), roots, "round", "attempt")...); err != nil {
+		t.Fatalf("with both intents: %v", err)
+	}
+	if err := s.DeleteIntents(t.Context(), "round"); err != nil {
+		t.Fatal(err)
+	}
+	for i, err := range s.SwapRoots(t.Context(), roots, "round", "attempt") {
+		if !errors.Is(err, kerr.FencedLeaderEpoch) {
+			t.Fatalf("root %d without the first intent: %v", i, err)
+		}
+		if stored, _, err := s.Root(t.Context(), roots[i].Log); err != nil || stored != *roots[i] {
+			t.Fatalf("root %d is %+v, want %+v (%v)", i, stored, *roots[i], err)
+		}
+	}
+	if err := errors.Join(s.SwapRoots(t.Context(), roots, "attempt")...); err != nil {
+		t.Fatalf("with the other intent alone: %v", err)
+	}
+}

@@ -91,6 +91,9 @@ func (t *Tiering) RunOnce(ctx context.Context) (int, error) {
 	if err != nil {
 		return settled, err
 	}
+	for i := range names {
+		names[i].intents = []string{intent}
+	}
 	n, err := t.uploadAndCommit(ctx, jobs, names)
 	if ctx.Err() == nil { // else the next incarnation finds the intent
 		t.finishIntent(ctx, intent)

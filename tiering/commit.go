@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -41,8 +42,12 @@ type change struct {
 // settle ends a change. The error is nil where it is committed.
 func (c *change) settle(err error) { c.done, c.err = true, err }
 
-// commitNames are the objects of one attempt to commit.
-type commitNames struct{ manifests, archives string }
+// commitNames are the objects of one attempt to commit, and the intents that name them and what was uploaded for it: the
+// swap holds only while those exist.
+type commitNames struct {
+	manifests, archives string
+	intents             []string
+}
 
 func (n commitNames) list() []string { return []string{n.manifests, n.archives} }
 
@@ -63,6 +68,7 @@ func (t *Tiering) commit(ctx context.Context, changes []*change, names commitNam
 	}
 	defer release()
 	pause := t.o.RetryMin
+	covered := names.intents
 	for attempt := 1; ; attempt++ {
 		err := t.attempt(ctx, changes, names)
 		if open := countOpen(changes); open == 0 || ctx.Err() != nil || attempt >= t.o.CommitAttempts {
@@ -76,6 +82,7 @@ func (t *Tiering) commit(ctx context.Context, changes []*change, names commitNam
 			return errors.Join(failAll(changes, err), joinErrors(changes))
 		}
 		defer t.finishIntent(context.WithoutCancel(ctx), intent)
+		names.intents = append(slices.Clone(covered), intent)
 	}
 }
 
@@ -106,7 +113,7 @@ func (t *Tiering) attempt(ctx context.Context, changes []*change, names commitNa
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	for i, err := range t.o.Meta.SwapRoots(ctx, swaps) {
+	for i, err := range t.o.Meta.SwapRoots(ctx, swaps, names.intents...) {
 		t.concluded(ctx, open[i], *swaps[i], err)
 	}
 	return errors.Join(errs...)

@@ -72,6 +72,7 @@ func (t *Tiering) rewrite(ctx context.Context, logs map[base.LogID]base.Offset, 
 		if err != nil {
 			return errors.Join(append(errs, err)...)
 		}
+		names.intents = []string{intent}
 		errs = append(errs, t.commit(ctx, chunk, names))
 		t.finishIntent(context.WithoutCancel(ctx), intent)
 	}

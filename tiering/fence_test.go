@@ -60,8 +60,8 @@ func (d *deposed) Sealed(int64) []tiering.SealedRange { return d.ranges }
 
 func (d *deposed) Tiered(base.LogID, base.LeaderEpoch, base.Offset) { d.late.Store(true) }
 
-func (d *deposed) SwapRoots(ctx context.Context, roots []*metadata.Root) []error {
-	errs := d.Meta.SwapRoots(ctx, roots)
+func (d *deposed) SwapRoots(ctx context.Context, roots []*metadata.Root, intents ...string) []error {
+	errs := d.Meta.SwapRoots(ctx, roots, intents...)
 	d.swaps.Add(int64(len(roots)))
 	for _, err := range errs {
 		if err == nil {

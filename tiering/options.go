@@ -33,7 +33,7 @@ type Meta interface {
 	Image() *metadata.Image
 	Roots(ctx context.Context) (map[base.LogID]metadata.Root, error)
 	Root(ctx context.Context, log base.LogID) (metadata.Root, bool, error)
-	SwapRoots(ctx context.Context, roots []*metadata.Root) []error
+	SwapRoots(ctx context.Context, roots []*metadata.Root, intents ...string) []error
 	PutIntent(ctx context.Context, in metadata.Intent) error
 	DeleteIntents(ctx context.Context, ids ...string) error
 	Intents(ctx context.Context) ([]metadata.Intent, error)

@@ -99,7 +99,7 @@ func (b *Bench) Root(context.Context, base.LogID) (metadata.Root, bool, error) {
 }
 
 // SwapRoots implements tiering.Meta.
-func (b *Bench) SwapRoots(_ context.Context, roots []*metadata.Root) []error {
+func (b *Bench) SwapRoots(_ context.Context, roots []*metadata.Root, _ ...string) []error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, r := range roots {
