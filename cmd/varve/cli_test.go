@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/varvelog/varve/internal/testutil/brokerproc"
+	"github.com/varvelog/varve/internal/testutil/proc"
 )
 
 // asVarve makes this test's own binary behave as varve, so that the broker under test is a process of the code under test.
@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 // cli runs command lines against one broker.
 type cli struct {
 	t    *testing.T
-	node *brokerproc.Node
+	node *proc.Node
 }
 
 func startCLI(t *testing.T) *cli {
@@ -37,7 +37,7 @@ func startCLI(t *testing.T) *cli {
 	if err != nil {
 		t.Fatal(err)
 	}
-	node, err := brokerproc.New(self, t.TempDir())
+	node, err := proc.NewNode(self, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/varvelog/varve/cmd/varve/load"
-	"github.com/varvelog/varve/test/proc"
+	"github.com/varvelog/varve/internal/testutil/proc"
 )
 
 // system is a broker under measurement.

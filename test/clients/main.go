@@ -15,7 +15,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/varvelog/varve/internal/testutil/brokerproc"
+	"github.com/varvelog/varve/internal/testutil/proc"
 )
 
 type settings struct {
@@ -99,7 +99,7 @@ func one(ctx context.Context, o settings, c client) result {
 		r.err = err
 		return r
 	}
-	node, err := brokerproc.New(o.varve, dir)
+	node, err := proc.NewNode(o.varve, dir)
 	if err != nil {
 		r.err = err
 		return r

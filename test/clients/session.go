@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/varvelog/varve/internal/testutil/brokerproc"
+	"github.com/varvelog/varve/internal/testutil/proc"
 )
 
 const (
@@ -37,7 +37,7 @@ var restarts = []restart{
 // session is one client against one broker of its own.
 type session struct {
 	client  client
-	node    *brokerproc.Node
+	node    *proc.Node
 	dir     string
 	records int // per topic and round
 	random  *rand.Rand

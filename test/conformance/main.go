@@ -13,7 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/varvelog/varve/test/proc"
+	"github.com/varvelog/varve/internal/testutil/proc"
 )
 
 const (

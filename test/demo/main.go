@@ -17,7 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/varvelog/varve/test/proc"
+	"github.com/varvelog/varve/internal/testutil/proc"
 )
 
 // The demo's log: small segments and a small hot part, so that 200 MB are enough to see all of the tiers.

@@ -8,7 +8,7 @@ import (
 	"os/exec"
 	"time"
 
-	"github.com/varvelog/varve/test/proc"
+	"github.com/varvelog/varve/internal/testutil/proc"
 )
 
 // partitionTiers is what `varve topic describe --output json` says (contract.md).

@@ -11,7 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/varvelog/varve/internal/testutil/brokerproc"
+	"github.com/varvelog/varve/internal/testutil/proc"
 	"github.com/varvelog/varve/internal/testutil/s3server"
 )
 
@@ -20,7 +20,7 @@ import (
 func TestBucketDown(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	n, err := brokerproc.New(varve, t.TempDir())
+	n, err := proc.NewNode(varve, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/varvelog/varve/internal/testutil/brokerproc"
+	"github.com/varvelog/varve/internal/testutil/proc"
 )
 
 // varve is the binary under test; programs are those under test/, by name.
@@ -50,9 +50,9 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-func start(t *testing.T, sets ...string) *brokerproc.Node {
+func start(t *testing.T, sets ...string) *proc.Node {
 	t.Helper()
-	n, err := brokerproc.New(varve, t.TempDir())
+	n, err := proc.NewNode(varve, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func start(t *testing.T, sets ...string) *brokerproc.Node {
 	return n
 }
 
-func boot(t *testing.T, n *brokerproc.Node) {
+func boot(t *testing.T, n *proc.Node) {
 	t.Helper()
 	if err := n.Start(); err != nil {
 		t.Fatal(err)
@@ -72,7 +72,7 @@ func boot(t *testing.T, n *brokerproc.Node) {
 	}
 }
 
-func client(t *testing.T, n *brokerproc.Node, opts ...kgo.Opt) *kgo.Client {
+func client(t *testing.T, n *proc.Node, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
 	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(n.Kafka), kgo.MetadataMinAge(100*time.Millisecond))...)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/varvelog/varve/internal/testutil/brokerproc"
+	"github.com/varvelog/varve/internal/testutil/proc"
 )
 
 // TestFullDisk fills the data disk under a running broker, a tmpfs of its own mount namespace: produce is refused with Kafka's
@@ -24,7 +24,7 @@ import (
 func TestFullDisk(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	n, err := brokerproc.New(varve, t.TempDir())
+	n, err := proc.NewNode(varve, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func await(t *testing.T, ctx context.Context, what string, ok func() bool) {
 	}
 }
 
-func readyz(t *testing.T, n *brokerproc.Node) (int, string) {
+func readyz(t *testing.T, n *proc.Node) (int, string) {
 	t.Helper()
 	resp, err := http.Get("http://" + n.HTTP + "/readyz")
 	if err != nil {
@@ -103,7 +103,7 @@ func readyz(t *testing.T, n *brokerproc.Node) (int, string) {
 }
 
 // readAll reads the topic from its start up to want records and checks their order.
-func readAll(ctx context.Context, t *testing.T, n *brokerproc.Node, want int) (got int) {
+func readAll(ctx context.Context, t *testing.T, n *proc.Node, want int) (got int) {
 	t.Helper()
 	cl := client(t, n, kgo.ConsumeTopics("full"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	defer cl.Close()

@@ -22,7 +22,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/varvelog/varve/internal/testutil/brokerproc"
+	"github.com/varvelog/varve/internal/testutil/proc"
 )
 
 // figures are of one kind of data directory.
@@ -55,7 +55,7 @@ func run(bin, dir string, starts int, idle time.Duration, bytes int64) error {
 	out := map[string]figures{}
 	var empty figures
 	for i := range starts {
-		n, err := brokerproc.New(bin, filepath.Join(dir, fmt.Sprint("empty", i)))
+		n, err := proc.NewNode(bin, filepath.Join(dir, fmt.Sprint("empty", i)))
 		if err == nil {
 			err = cycle(ctx, n, &empty, i == starts-1, idle)
 		}
@@ -64,7 +64,7 @@ func run(bin, dir string, starts int, idle time.Duration, bytes int64) error {
 		}
 	}
 	out["empty"] = empty
-	n, err := brokerproc.New(bin, filepath.Join(dir, "full"))
+	n, err := proc.NewNode(bin, filepath.Join(dir, "full"))
 	if err == nil {
 		err = fill(ctx, n, bytes)
 	}
@@ -89,7 +89,7 @@ func run(bin, dir string, starts int, idle time.Duration, bytes int64) error {
 }
 
 // cycle starts the broker, takes its time, measures it idle where asked, and stops it.
-func cycle(ctx context.Context, n *brokerproc.Node, f *figures, measure bool, idle time.Duration) error {
+func cycle(ctx context.Context, n *proc.Node, f *figures, measure bool, idle time.Duration) error {
 	exec := time.Now()
 	if err := errors.Join(n.Start(), n.Ready(ctx)); err != nil {
 		return err
@@ -115,7 +115,7 @@ func cycle(ctx context.Context, n *brokerproc.Node, f *figures, measure bool, id
 }
 
 // fill writes a gigabyte that stays in the hot store, and stops the broker.
-func fill(ctx context.Context, n *brokerproc.Node, bytes int64) error {
+func fill(ctx context.Context, n *proc.Node, bytes int64) error {
 	if err := errors.Join(n.Start(), n.Ready(ctx)); err != nil {
 		return err
 	}

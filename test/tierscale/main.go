@@ -15,7 +15,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 
-	"github.com/varvelog/varve/internal/testutil/brokerproc"
+	"github.com/varvelog/varve/internal/testutil/proc"
 	"github.com/varvelog/varve/internal/testutil/s3server"
 	"github.com/varvelog/varve/objstore"
 	"github.com/varvelog/varve/objstore/open"
@@ -69,7 +69,7 @@ func run(bin, dir, kind string, bytes int64, partitions int, hotLimit int64) (r 
 	}
 	defer s3.Stop()
 	url := s3.BucketURL("tierscale", "p")
-	n, err := brokerproc.New(bin, filepath.Join(dir, "broker"))
+	n, err := proc.NewNode(bin, filepath.Join(dir, "broker"))
 	if err != nil {
 		return r, err
 	}
@@ -91,7 +91,7 @@ func run(bin, dir, kind string, bytes int64, partitions int, hotLimit int64) (r 
 	return check(ctx, n, bucket, bytes, partitions, hotLimit)
 }
 
-func check(ctx context.Context, n *brokerproc.Node, bucket objstore.Bucket, bytes int64, partitions int, hotLimit int64) (r report, err error) {
+func check(ctx context.Context, n *proc.Node, bucket objstore.Bucket, bytes int64, partitions int, hotLimit int64) (r report, err error) {
 	w, err := newWriter(n.Kafka, partitions)
 	if err != nil {
 		return r, err
@@ -161,7 +161,7 @@ func check(ctx context.Context, n *brokerproc.Node, bucket objstore.Bucket, byte
 }
 
 // settle waits until no partition keeps more hot than its local retention and what is not sealed.
-func settle(ctx context.Context, n *brokerproc.Node, r *report, partitions int) error {
+func settle(ctx context.Context, n *proc.Node, r *report, partitions int) error {
 	for {
 		t, err := n.Topic(ctx, topic)
 		if err != nil {
@@ -183,7 +183,7 @@ func settle(ctx context.Context, n *brokerproc.Node, r *report, partitions int) 
 }
 
 // deletion deletes the topic and waits for an empty bucket.
-func deletion(ctx context.Context, n *brokerproc.Node, adm *kadm.Client, bucket objstore.Lister, r *report) error {
+func deletion(ctx context.Context, n *proc.Node, adm *kadm.Client, bucket objstore.Lister, r *report) error {
 	var err error
 	if r.ObjectsBefore, err = count(ctx, bucket); err != nil {
 		return err

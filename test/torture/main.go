@@ -17,7 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/varvelog/varve/internal/testutil/brokerproc"
+	"github.com/varvelog/varve/internal/testutil/proc"
 )
 
 // report is what a run prints at its end.
@@ -36,7 +36,7 @@ type report struct {
 
 // run is one torture run.
 type run struct {
-	n          *brokerproc.Node
+	n          *proc.Node
 	rng        *rand.Rand
 	partitions int
 	report     report
@@ -64,7 +64,7 @@ func main() {
 	if *bucket == "" {
 		*bucket = "dir://" + filepath.Join(*dir, "bucket")
 	}
-	n, err := brokerproc.New(*bin, *dir)
+	n, err := proc.NewNode(*bin, *dir)
 	exitOn(err)
 	n.Bucket, n.Memory, n.Sets = *bucket, "1GiB", []string{
 		"log.segment.bytes=1048576", "varve.scrub.interval.ms=3000", "varve.gc.grace.ms=1000", "varve.hot.bytes=4194304",

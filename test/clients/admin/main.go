@@ -14,7 +14,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/varvelog/varve/test/proc"
+	"github.com/varvelog/varve/internal/testutil/proc"
 )
 
 const stopPatience = 30 * time.Second

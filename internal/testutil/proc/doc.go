@@ -2,6 +2,7 @@
 // conformance suites. Each broker has its own folder and free ports on loopback, and is stopped by its process id.
 //
 //	process.go  Process: a child that is watched and stopped
-//	varve.go    StartVarve: bin/varve serve
+//	node.go     Node: bin/varve serve, ended and started again on the same ports
+//	varve.go    StartVarve: a Node that is started once
 //	kafka.go    StartKafka: Apache Kafka, one node, KRaft
 package proc

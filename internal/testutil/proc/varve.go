@@ -5,11 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"time"
 )
 
 // VarveOptions configure StartVarve.
@@ -22,38 +18,20 @@ type VarveOptions struct {
 	Env         []string          // more environment, NAME=value
 }
 
-const varveStart = 60 * time.Second
-
 // StartVarve runs `varve serve` on free ports and waits until it is ready.
 func StartVarve(ctx context.Context, o VarveOptions) (*Process, error) {
-	binary, err := filepath.Abs(o.Binary)
+	n, err := NewNode(o.Binary, o.Dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
-		return nil, err
-	}
-	addrs, err := freeAddrs(4)
-	if err != nil {
-		return nil, err
-	}
-	data := filepath.Join(o.Dir, "data")
-	p := &Process{Name: "varve", Dir: o.Dir, KafkaAddr: addrs[0], HTTPAddr: addrs[1], Bucket: o.ObjectStore}
-	args := []string{"serve", "--data-dir", data, "--kafka-addr", addrs[0], "--http-addr", addrs[1], "--etcd-peer-addr", addrs[2], "--etcd-client-addr", addrs[3]}
-	if p.Bucket == "" {
-		p.Bucket = "dir://" + filepath.Join(data, "bucket")
-	} else {
-		args = append(args, "--object-store", p.Bucket)
-	}
+	n.Bucket, n.Args, n.Env = o.ObjectStore, o.Args, o.Env
 	for name, value := range o.Set {
-		args = append(args, "--set", name+"="+value)
+		n.Sets = append(n.Sets, name+"="+value)
 	}
-	cmd := exec.Command(binary, append(args, o.Args...)...)
-	cmd.Env = append(os.Environ(), o.Env...)
-	if err := p.start(cmd); err != nil {
+	if err := n.Start(); err != nil {
 		return nil, err
 	}
-	return p, p.await(ctx, varveStart, func(ctx context.Context) error { return getReady(ctx, p.HTTPAddr) })
+	return n.Process, n.Ready(ctx)
 }
 
 func getReady(ctx context.Context, addr string) error {
