@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 
@@ -134,5 +135,57 @@ func TestTopicDeletionDuringACommit(t *testing.T) {
 	e.CheckReads(500, stay)
 	if b, ok := e.Tier.Reader().Bounds(stay.State.Log); !ok || b.Start != 0 || b.End == base.Offset(0) {
 		t.Errorf("bounds of the log that stays: %+v", b)
+	}
+}
+
+// TestTopicDeletionSparesForeignBucket deletes a topic in a bucket where another cluster gave away the same log ids.
+func TestTopicDeletionSparesForeignBucket(t *testing.T) {
+	a := tiertest.New(t, nil)
+	fill(a, a.Topic("t", 2, forever), 1)
+	a.Drain()
+	b := tiertest.New(t, nil)
+	for _, key := range a.Mem.Keys() {
+		data, err := a.Mem.Get(context.Background(), key, 0, -1)
+		a.Check(err)
+		put(b, key, data)
+	}
+	fill(b, b.Topic("u", 2, forever), 2)
+	b.Drain()
+	deleteTopic(b, "u")
+	if err := runner(b).RunOnce(context.Background()); err == nil {
+		t.Error("the sweep did not refuse the bucket")
+	}
+	if got := b.Mem.Keys(); !slices.Equal(got, a.Mem.Keys()) {
+		t.Fatalf("the bucket holds %v, the other cluster wrote %v", got, a.Mem.Keys())
+	}
+	if left, err := b.Store.DeletedLogs(context.Background()); err != nil || len(left) != 0 {
+		t.Fatalf("deleted logs: %v %v", left, err)
+	}
+}
+
+// TestDeletedLogThatMustWait keeps one of two deleted logs with an intent: what its manifests name stays as long as they do,
+// also what it shares with the other.
+func TestDeletedLogThatMustWait(t *testing.T) {
+	e := tiertest.New(t, nil)
+	logs := e.Topic("t", 2, forever)
+	rnd := rand.New(rand.NewPCG(1, 1))
+	e.Source.Fill(logs[0], rnd, 2, 50)
+	e.Source.Fill(logs[1], rnd, 2, 50)
+	e.Drain()
+	e.Source.Fill(logs[1], rnd, 2, 50)
+	e.Drain()
+	root, _, err := e.Store.Root(context.Background(), logs[1].State.Log)
+	e.Check(err)
+	e.Check(e.Store.PutIntent(context.Background(), metadata.Intent{ID: "other", Broker: 2, Epoch: 1, Objects: []string{root.Object}}))
+	deleteTopic(e, "t")
+	r := runner(e)
+	for range 2 {
+		e.Check(r.RunOnce(context.Background()))
+		clean(e)
+	}
+	e.Check(e.Store.DeleteIntents(context.Background(), "other"))
+	settle(e, r)
+	if keys := e.Mem.Keys(); len(keys) != 0 {
+		t.Fatalf("objects are left: %v", keys)
 	}
 }

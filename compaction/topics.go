@@ -22,10 +22,7 @@ func (r *Runner) deleteTopics(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d := &deletion{inv: inv, logs: map[base.LogID]metadata.DeletedLog{}}
-	for _, l := range logs {
-		d.logs[l.Log] = l
-	}
+	d := newDeletion(inv, logs)
 	if err := r.moveAway(ctx, d); err != nil {
 		return err
 	}
@@ -107,8 +104,26 @@ func (r *Runner) forget(ctx context.Context, log metadata.DeletedLog) error {
 
 // deletion is one pass over the deleted logs.
 type deletion struct {
-	inv  *tiering.Inventory
-	logs map[base.LogID]metadata.DeletedLog
+	inv      *tiering.Inventory
+	logs     map[base.LogID]metadata.DeletedLog
+	versions map[base.LogID][]*tiering.Version // manifests of each
+	// foreign are logs whose id another cluster gave away too, in the same bucket.
+	foreign map[base.LogID]bool
+}
+
+func newDeletion(inv *tiering.Inventory, logs []metadata.DeletedLog) *deletion {
+	d := &deletion{inv: inv, logs: map[base.LogID]metadata.DeletedLog{}, versions: map[base.LogID][]*tiering.Version{}, foreign: map[base.LogID]bool{}}
+	for _, l := range logs {
+		d.logs[l.Log] = l
+		for _, v := range inv.Versions[l.Log] {
+			if v.TopicID == l.TopicID {
+				d.versions[l.Log] = append(d.versions[l.Log], v)
+			} else {
+				d.foreign[l.Log] = true
+			}
+		}
+	}
+	return d
 }
 
 // moveAway writes the manifests of living logs of this broker anew where they share an object with a deleted log's.
@@ -119,7 +134,7 @@ func (r *Runner) moveAway(ctx context.Context, d *deletion) error {
 	}
 	shared := map[string]bool{}
 	for log := range d.logs {
-		for _, v := range d.inv.Versions[log] {
+		for _, v := range d.versions[log] {
 			shared[v.Object] = true
 		}
 		if root, ok := roots[log]; ok {
@@ -141,30 +156,29 @@ func (r *Runner) moveAway(ctx context.Context, d *deletion) error {
 }
 
 // objects divides what belongs to the deleted logs: manifest objects, other objects, and the logs that nothing is left of
-// once those are gone. A log whose manifests must stay keeps its segments too.
+// once those are gone. A log whose manifests must stay keeps its segments too, and the logs that it shares a manifest
+// object with.
 func (d *deletion) objects(keep map[string]bool) (manifests, others []string, done []metadata.DeletedLog) {
+	kept := d.kept(keep)
 	mine := map[string]bool{}
+	byName := map[base.LogID]bool{}
 	for log, l := range d.logs {
-		kept := slices.ContainsFunc(d.inv.Versions[log], func(v *tiering.Version) bool { return keep[v.Object] })
-		if kept {
+		if kept[log] {
 			continue
 		}
 		done = append(done, l)
-		for _, v := range d.inv.Versions[log] {
+		byName[log] = !d.foreign[log]
+		for _, v := range d.versions[log] {
 			d.inv.Names(v, func(object string) { mine[object] = true })
 		}
-	}
-	forget := map[base.LogID]bool{}
-	for _, l := range done {
-		forget[l.Log] = true
 	}
 	for object := range d.inv.Objects {
 		name := tiering.ParseName(object)
 		switch {
-		case keep[object]:
-		case name.Kind == tiering.KindManifest && mine[object] && d.allDead(object, forget):
+		case keep[object] || name.Kind == tiering.KindUnknown:
+		case name.Kind == tiering.KindManifest && mine[object]:
 			manifests = append(manifests, object)
-		case name.Kind == tiering.KindSegment && forget[name.Log], mine[object] && name.Kind != tiering.KindManifest && name.Kind != tiering.KindUnknown:
+		case name.Kind == tiering.KindSegment && byName[name.Log], mine[object]:
 			others = append(others, object)
 		}
 	}
@@ -173,12 +187,20 @@ func (d *deletion) objects(keep map[string]bool) (manifests, others []string, do
 	return manifests, others, done
 }
 
-// allDead is false where the object holds the manifest of a deleted log that is not dealt with in this pass.
-func (d *deletion) allDead(object string, forget map[base.LogID]bool) bool {
-	for log := range d.logs {
-		if !forget[log] && slices.ContainsFunc(d.inv.Versions[log], func(v *tiering.Version) bool { return v.Object == object }) {
-			return false
+// kept finds the deleted logs that have a manifest in an object that stays, and adds all that they name to what stays.
+func (d *deletion) kept(keep map[string]bool) map[base.LogID]bool {
+	kept := map[base.LogID]bool{}
+	for grown := true; grown; {
+		grown = false
+		for log, versions := range d.versions {
+			if kept[log] || !slices.ContainsFunc(versions, func(v *tiering.Version) bool { return keep[v.Object] }) {
+				continue
+			}
+			kept[log], grown = true, true
+			for _, v := range versions {
+				d.inv.Names(v, func(object string) { keep[object] = true })
+			}
 		}
 	}
-	return true
+	return kept
 }
