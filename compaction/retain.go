@@ -48,7 +48,7 @@ func (r *Runner) retain(ctx context.Context) error {
 			if p.Leader != r.o.BrokerID || ctx.Err() != nil {
 				continue
 			}
-			start, drop, err := r.retainPartition(ctx, p, topic.Config)
+			start, drop, err := r.retainPartition(ctx, p)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("retention of %s: %w", p.TP, err))
 			} else if drop {
@@ -63,10 +63,21 @@ func (r *Runner) retain(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// retainPartition plans one partition and moves its log start; drop says that the manifest is to follow.
-func (r *Runner) retainPartition(ctx context.Context, p *metadata.Partition, cfg *metadata.TopicConfig) (start base.Offset, drop bool, err error) {
-	bounds, ok := r.o.Tiering.Reader().Bounds(p.Log)
+// config is what holds for a log now: a pass over many partitions takes a while, and who made a topic keep more was
+// answered. Nil where the log is gone.
+func (r *Runner) config(log base.LogID) *metadata.TopicConfig {
+	_, topic, ok := r.o.Meta.Image().Log(log)
 	if !ok {
+		return nil
+	}
+	return topic.Config
+}
+
+// retainPartition plans one partition and moves its log start; drop says that the manifest is to follow.
+func (r *Runner) retainPartition(ctx context.Context, p *metadata.Partition) (start base.Offset, drop bool, err error) {
+	bounds, ok := r.o.Tiering.Reader().Bounds(p.Log)
+	cfg := r.config(p.Log)
+	if !ok || cfg == nil {
 		return 0, false, nil
 	}
 	st, err := r.o.Owner.Standing(p.TP)
@@ -84,6 +95,9 @@ func (r *Runner) retainPartition(ctx context.Context, p *metadata.Partition, cfg
 		if to, err = plan.Plan(); err != nil {
 			return 0, false, err
 		}
+	}
+	if to > st.LogStart && r.config(p.Log) != cfg {
+		to = st.LogStart // planned for another configuration: the next check plans anew
 	}
 	if to > st.LogStart {
 		if err := r.o.Owner.AdvanceLogStart(ctx, p.Log, to); err != nil {
