@@ -172,6 +172,6 @@ func split(memory int64) budgets {
 		requests:    min(512<<20, memory/8),
 		uploads:     min(128<<20, memory/16),
 	}
-	b.untiered, b.hot = b.memTable/4, b.memTable/4
+	b.untiered, b.hot = b.memTable/8, b.memTable/8
 	return b
 }

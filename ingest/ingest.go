@@ -62,7 +62,7 @@ type Options struct {
 	ProducersPerPartition int64
 	// ProducerExpiry is producer.id.expiration.ms, which may change at run time. Default 24 h.
 	ProducerExpiry func() time.Duration
-	// TickEvery is the period of sealing and trimming while there is something to do. Default 200 ms.
+	// TickEvery is the period of sealing and trimming while there is something to do. Default 50 ms.
 	TickEvery time.Duration
 
 	Clock  clock.Clock
@@ -79,7 +79,7 @@ func (o *Options) EnsureDefaults() {
 	setDefault(&o.PendingBytes, 128<<20)
 	setDefault(&o.ProducersPerPartition, 10_000)
 	setDefault(&o.CheckpointEvery, 2*time.Second)
-	setDefault(&o.TickEvery, 200*time.Millisecond)
+	setDefault(&o.TickEvery, 50*time.Millisecond)
 	setDefault(&o.RetentionEvery, 5*time.Minute)
 	if o.ProducerExpiry == nil {
 		o.ProducerExpiry = func() time.Duration { return 24 * time.Hour }
