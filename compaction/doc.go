@@ -12,6 +12,6 @@
 // What protects an object from deletion: a manifest named by a current root, an archive of one, an intent (I7), the grace
 // period. Every job reads in the order listing, intents, roots: a writer goes the other way (intent, PUT, root, end of the
 // intent), so a listed object is covered by one of the two or was let go of. A swap of a root compares that its intents
-// exist, so none comes after them, however late its request arrives: safety rests on no clock and on no grace. Whenever something current cannot be read,
-// the job deletes nothing.
+// exist, so none comes after them, however late its request arrives: safety rests on no clock and on no grace. Whenever
+// something current cannot be read, the job deletes nothing.
 package compaction
