@@ -3,15 +3,18 @@ package compaction_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/varvelog/varve/compaction"
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/tiering"
+	"github.com/varvelog/varve/tiering/manifest"
 	"github.com/varvelog/varve/tiering/tiertest"
 )
 
@@ -188,4 +191,59 @@ func TestDeletedLogThatMustWait(t *testing.T) {
 	if keys := e.Mem.Keys(); len(keys) != 0 {
 		t.Fatalf("objects are left: %v", keys)
 	}
+}
+
+// TestEverythingAtOnce runs a round, drops, a topic's deletion and two runners at the same time, without a grace period: what
+// the current roots name is always there.
+func TestEverythingAtOnce(t *testing.T) {
+	e := tiertest.New(t, func(o *tiering.Options) { o.SpillEntries = 2 })
+	var runners []*compaction.Runner
+	for range 2 {
+		r, err := compaction.New(compaction.Options{Bucket: e.Bucket, Tiering: e.Tier, Meta: e.Store, BrokerID: 1, BrokerEpoch: e.Epoch, Clock: e.Clock, Grace: func() time.Duration { return 0 }})
+		e.Check(err)
+		runners = append(runners, r)
+	}
+	logs := e.Topic("t", 3, forever)
+	for i := range uint64(12) {
+		name := fmt.Sprint("gone", i)
+		gone := e.Topic(name, 2, forever)
+		fill(e, append(slices.Clone(gone), logs...), i)
+		_, _ = e.Tier.RunOnce(context.Background()) // ranges of deleted topics, which this source keeps, are refused
+		fill(e, append(slices.Clone(gone), logs...), i+100)
+		drops := map[base.LogID]base.Offset{}
+		for _, l := range logs[:2] {
+			b, _ := e.Tier.Reader().Bounds(l.State.Log)
+			l.LogStart = b.End / 2
+			drops[l.State.Log] = l.LogStart
+		}
+		var all sync.WaitGroup
+		all.Go(func() { _, _ = e.Tier.RunOnce(context.Background()) }) // the deleted topic's part of it is refused
+		all.Go(func() { e.Check(e.Tier.DropMany(context.Background(), drops)) })
+		all.Go(func() { deleteTopic(e, name) })
+		for _, r := range runners {
+			all.Go(func() {
+				for range 3 {
+					_ = r.RunOnce(context.Background()) // the other one may have deleted what it was about to read
+				}
+			})
+		}
+		all.Wait()
+		roots, err := e.Store.Roots(context.Background())
+		e.Check(err)
+		fresh := e.NewTiering()
+		for _, l := range logs {
+			m, err := fresh.Load(context.Background(), roots[l.State.Log])
+			e.Check(err)
+			e.Check(fresh.EntriesOf(context.Background(), m, func(entry manifest.Entry) bool {
+				if _, err := e.Mem.Head(context.Background(), entry.Object); err != nil {
+					t.Errorf("round %d: %s [%d, %d): %v", i, l.State.TP, entry.Base, entry.End, err)
+				}
+				return true
+			}))
+		}
+	}
+	e.Restart()
+	_, _ = e.Tier.RunOnce(context.Background())
+	e.CheckReads(2000, logs...)
+	e.CheckRoots()
 }
