@@ -475,3 +475,41 @@ func TestClockStepsBack(t *testing.T) {
 		t.Fatal("nothing is sealed")
 	}
 }
+
+// TestRetentionWaitsForTheColdPart stops the copying of a topic whose older part is tiered: an expired hot range must not move the
+// log start offset past tiered ranges that are not expired. With remote.log.delete.on.disable they go (KIP-950).
+func TestRetentionWaitsForTheColdPart(t *testing.T) {
+	e := newEnv(t)
+	e.opts.HotBytes, e.opts.TailBytes, e.opts.RetentionEvery = 1, 1, 10*time.Millisecond
+	e.close()
+	e.open()
+	tp := e.topic("t", map[string]string{"segment.bytes": "1048576", "retention.ms": "-1", "varve.tiering.max.lag.ms": "3600000"})
+	for i := range 120 {
+		e.mustPut(tp, batch(t, 500, nowTs+int64(i), record.BuildHeader{}))
+	}
+	tier(e, tp)
+	e.until("the older part is cold", func() bool { s, _ := e.Status(tp); return s.HotStart > 0 })
+	for i := range 200 {
+		e.mustPut(tp, batch(t, 500, nowTs+int64(i), record.BuildHeader{}))
+	}
+	set := func(name, value string) {
+		t.Helper()
+		r := metadata.Resource{Type: metadata.ResourceTopic, Name: "t"}
+		e.check(e.meta.IncrementalAlterConfigs(context.Background(), r, []metadata.ConfigOp{{Name: name, Value: &value}}, false))
+	}
+	set("remote.log.copy.disable", "true")
+	set("retention.bytes", "1")
+	other := e.topic("other", map[string]string{"remote.storage.enable": "false", "retention.bytes": "1", "segment.bytes": "1048576"})
+	for i := range 120 {
+		e.mustPut(other, batch(t, 500, nowTs+int64(i), record.BuildHeader{}))
+	}
+	e.until("retention ran", func() bool { s, _ := e.Status(other); return s.LogStart > 0 })
+	if s, _ := e.Status(tp); s.LogStart != 0 {
+		t.Fatalf("the log start moved to %d past the cold part, which ends at %d", s.LogStart, s.TieredEnd)
+	}
+	cold, _ := e.Status(tp)
+	set("remote.log.copy.disable", "false")
+	set("remote.log.delete.on.disable", "true")
+	set("remote.storage.enable", "false")
+	e.until("the tiered part is deleted", func() bool { s, _ := e.Status(tp); return s.LogStart >= cold.HotStart })
+}

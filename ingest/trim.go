@@ -226,6 +226,13 @@ func (a *openRange) agesFrom() int64 {
 func (p *Partition) retentionLocked(nowMs int64) base.Offset {
 	m, cfg := &p.mu, p.Config()
 	start, bytes := m.logStart, p.hotBytesLocked()
+	switch {
+	case start >= m.hotStart:
+	case !cfg.RemoteStorageEnable && cfg.RemoteDeleteOnDisable:
+		start = min(m.hotStart, m.highWater) // KIP-950: what is tiered goes
+	default:
+		return start // tiered before copying was disabled: package compaction takes that part first
+	}
 	for i := range m.sealed {
 		s := &m.sealed[i]
 		old := cfg.RetentionMs >= 0 && agesFrom(s) < nowMs-cfg.RetentionMs

@@ -118,7 +118,8 @@ func (t *Tiering) admit(ctx context.Context, ranges []SealedRange) (todo []Seale
 			}
 			end = st.root.TieredEnd
 			refused[r.Log] = st.retryAt.After(t.o.Clock.Now())
-			gap = r.Base > end && st.root.Bytes > 0 && r.LogStart < end
+			// What lies between the tiered end and the range was deleted (it is below the log start), or the range is not next.
+			gap = r.Base > max(end, r.LogStart)
 		}
 		switch {
 		case refused[r.Log]:
