@@ -67,9 +67,10 @@ type workset struct {
 	c  chan struct{}
 	mu struct {
 		sync.Mutex
-		parts map[*Partition]struct{}
-		ready map[*Partition]struct{} // with sealed ranges that are not tiered
-		news  bool                    // ready has grown since SealedC was signalled
+		parts   map[*Partition]struct{}
+		ready   map[*Partition]struct{} // with sealed ranges that are not tiered
+		news    bool                    // ready has grown since SealedC was signalled
+		touched bool                    // parts was added to since housekeeping looked
 	}
 }
 
@@ -83,6 +84,7 @@ func newWorkset() *workset {
 func (w *workset) add(p *Partition) {
 	w.mu.Lock()
 	w.mu.parts[p] = struct{}{}
+	w.mu.touched = true
 	w.mu.Unlock()
 	w.wake()
 }
@@ -100,6 +102,15 @@ func (w *workset) addReady(p *Partition) {
 	defer w.mu.Unlock()
 	w.mu.ready[p] = struct{}{}
 	w.mu.news = true
+}
+
+// takeTouched reports whether a partition was added since the last call.
+func (w *workset) takeTouched() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	touched := w.mu.touched
+	w.mu.touched = false
+	return touched
 }
 
 // takeNews reports whether ready has grown since the last call.
@@ -148,18 +159,12 @@ func (g *Ingest) housekeep(ctx context.Context) {
 	var lastCheckpoint time.Time
 	lastRetention := g.clock.Now()
 	for {
-		work := g.work.list()
-		if len(work) == 0 && !g.hasGone() {
-			if !g.sleep(ctx, g.work.c, g.opts.RetentionEvery) {
-				return
-			}
-		}
-		if !g.sleep(ctx, nil, g.opts.TickEvery) {
+		if !g.sleep(ctx, g.work.c, g.pause()) || !g.sleep(ctx, nil, g.opts.TickEvery) {
 			return
 		}
 		now := g.clock.Now()
 		g.dropGone()
-		work = g.work.list()
+		work := g.work.list()
 		g.sealDue(work, now)
 		if g.work.takeNews() {
 			g.signalSealed()
@@ -177,6 +182,21 @@ func (g *Ingest) housekeep(ctx context.Context) {
 			g.retain(now)
 		}
 		g.retire(work)
+	}
+}
+
+// quietTicks is how many ticks housekeeping leaves out while nothing is appended or tiered: what it looks for then is age.
+const quietTicks = 20
+
+// pause is how long housekeeping may sleep, beyond a tick, until something wakes it.
+func (g *Ingest) pause() time.Duration {
+	switch touched := g.work.takeTouched(); {
+	case touched || g.hasGone():
+		return 0
+	case len(g.work.list()) > 0:
+		return quietTicks * g.opts.TickEvery
+	default:
+		return g.opts.RetentionEvery
 	}
 }
 

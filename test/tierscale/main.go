@@ -41,13 +41,14 @@ func main() {
 		bytes      = flag.Int64("bytes", 3_000_000_000, "how much is written")
 		partitions = flag.Int("partitions", 4, "of the topic")
 		kind       = flag.String("s3", "minio", "minio or versitygw")
-		hotLimit   = flag.Int64("hot-limit", 0, "bound of the hot store's disk use (0: local retention, eight memtables and 128 MiB)")
+		rate       = flag.Float64("rate", 60e6, "bytes per second; what the S3 server cannot take stays hot until it can")
+		hotLimit   = flag.Int64("hot-limit", 0, "bound of the hot store's disk use (0: local retention, twelve memtables, which is what Pebble's garbage takes (design section 4), and 128 MiB)")
 	)
 	flag.Parse()
 	dir, err := os.MkdirTemp("", "varve-tierscale-")
 	if err == nil {
 		var r report
-		r, err = run(*bin, dir, *kind, *bytes, *partitions, *hotLimit)
+		r, err = run(*bin, dir, *kind, *bytes, *partitions, *hotLimit, *rate)
 		out, _ := json.MarshalIndent(r, "", "  ")
 		fmt.Println(string(out))
 	}
@@ -60,7 +61,7 @@ func main() {
 
 const localRetention = 64 << 20
 
-func run(bin, dir, kind string, bytes int64, partitions int, hotLimit int64) (r report, err error) {
+func run(bin, dir, kind string, bytes int64, partitions int, hotLimit int64, rate float64) (r report, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	defer cancel()
 	s3, err := s3server.Launch(ctx, kind, filepath.Join(dir, "s3"))
@@ -86,13 +87,13 @@ func run(bin, dir, kind string, bytes int64, partitions int, hotLimit int64) (r 
 	}
 	defer func() { err = errors.Join(err, bucket.Close()) }()
 	if hotLimit == 0 {
-		hotLimit = int64(partitions)*(localRetention+16<<20) + 8*(128<<20) + 128<<20
+		hotLimit = int64(partitions)*(localRetention+16<<20) + 12*(128<<20) + 128<<20
 	}
-	return check(ctx, n, bucket, bytes, partitions, hotLimit)
+	return check(ctx, n, bucket, bytes, partitions, hotLimit, rate)
 }
 
-func check(ctx context.Context, n *proc.Node, bucket objstore.Bucket, bytes int64, partitions int, hotLimit int64) (r report, err error) {
-	w, err := newWriter(n.Kafka, partitions)
+func check(ctx context.Context, n *proc.Node, bucket objstore.Bucket, bytes int64, partitions int, hotLimit int64, rate float64) (r report, err error) {
+	w, err := newWriter(n.Kafka, partitions, rate)
 	if err != nil {
 		return r, err
 	}

@@ -45,17 +45,18 @@ func timestampOf(n int64) int64 { return firstTs + n - (n%7)*3 }
 type writer struct {
 	cl         *kgo.Client
 	partitions int
+	rate       float64 // bytes per second, all partitions together
 	chains     []chain
 	bytes      int64
 }
 
-func newWriter(addr string, partitions int) (*writer, error) {
+func newWriter(addr string, partitions int, rate float64) (*writer, error) {
 	cl, err := kgo.NewClient(
 		kgo.SeedBrokers(addr), kgo.DefaultProduceTopic(topic), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerBatchMaxBytes(512<<10), kgo.ProducerLinger(5*time.Millisecond), kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.MaxBufferedRecords(20_000),
 	)
-	return &writer{cl: cl, partitions: partitions, chains: make([]chain, partitions)}, err
+	return &writer{cl: cl, partitions: partitions, rate: rate, chains: make([]chain, partitions)}, err
 }
 
 // write adds about n bytes.
@@ -82,7 +83,11 @@ func (w *writer) writePartition(ctx context.Context, p int32, records int64) err
 	var failed error
 	var mu sync.Mutex
 	base := c.records
+	begin := time.Now()
 	for i := range records {
+		if due := time.Duration(float64(i*valueBytes*int64(w.partitions)) / w.rate * float64(time.Second)); i%100 == 0 {
+			time.Sleep(due - time.Since(begin)) // at once where it is late
+		}
 		value := make([]byte, valueBytes)
 		_, _ = rng.Read(value) // never fails
 		r := &kgo.Record{Partition: p, Key: fmt.Appendf(nil, "k%d", i%1000), Value: value, Timestamp: time.UnixMilli(timestampOf(base + i))}
