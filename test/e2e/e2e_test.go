@@ -188,7 +188,9 @@ func runProgram(t *testing.T, name string, args ...string) {
 func TestTorture(t *testing.T) {
 	runProgram(t, "torture", "--kills", "12", "--seed", "7", "--rate", "400")
 }
-func TestTierScale(t *testing.T) { runProgram(t, "tierscale", "--bytes", "400000000", "--rate", "150e6") }
+func TestTierScale(t *testing.T) {
+	runProgram(t, "tierscale", "--bytes", "400000000", "--rate", "150e6")
+}
 func TestTierScaleOnVersity(t *testing.T) {
 	runProgram(t, "tierscale", "--bytes", "200000000", "--rate", "150e6", "--s3", "versitygw")
 }
