@@ -154,12 +154,12 @@ func machineMemory() int64 {
 
 // budgets splits the process's memory (I10). What is not named stays for connections, groups, metadata and the runtime.
 type budgets struct {
-	memTable, blockCache   int64 // Pebble; it holds up to 2.3 memtables
-	tail                   int64 // newest committed batches
-	cacheMemory, cacheDisk int64
-	requests               int64 // bytes of requests that are read or wait
-	uploads                int64 // bytes of objects on their way to the bucket
-	untiered, hot          int64 // sizing law: W, and what is tiered and still hot
+	memTable, blockCache int64 // Pebble; it holds up to 2.3 memtables
+	tail                 int64 // newest committed batches
+	cacheMemory          int64
+	requests             int64 // bytes of requests that are read or wait
+	uploads              int64 // bytes of objects on their way to the bucket
+	untiered, hot        int64 // sizing law: W, and what is tiered and still hot
 }
 
 func split(memory int64) budgets {
@@ -168,10 +168,18 @@ func split(memory int64) budgets {
 		blockCache:  min(64<<20, memory/64),
 		tail:        min(256<<20, memory/16),
 		cacheMemory: min(1<<30, memory/8),
-		cacheDisk:   1 << 30,
 		requests:    min(512<<20, memory/8),
 		uploads:     min(128<<20, memory/16),
 	}
 	b.untiered, b.hot = b.memTable/8, b.memTable/8
 	return b
+}
+
+// cacheDisk is the share of the disk that blocks of tiered objects get. A directory bucket is on a disk already: a second copy
+// of its blocks there costs more than reading them again, out of the system's page cache.
+func (c *Config) cacheDisk() int64 {
+	if strings.HasPrefix(c.ObjectStore, "dir:") {
+		return 0
+	}
+	return 1 << 30
 }

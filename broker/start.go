@@ -39,7 +39,7 @@ func (b *Broker) startCache(context.Context) (err error) {
 	mem := split(b.cfg.Memory)
 	b.cache, err = cache.New(b.bucket, cache.Options{
 		MemoryBytes: b.setting("varve.cache.memory.bytes", mem.cacheMemory),
-		DiskBytes:   b.setting("varve.cache.disk.bytes", mem.cacheDisk),
+		DiskBytes:   b.setting("varve.cache.disk.bytes", b.cfg.cacheDisk()),
 		Dir:         filepath.Join(b.cfg.DataDir, "cache"), Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
 	})
 	return err

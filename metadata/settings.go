@@ -100,7 +100,7 @@ type BrokerConfig struct {
 	TieringSegmentBytes int64 `config:"varve.tiering.segment.bytes"`
 	TieringUploads      int   `config:"varve.tiering.uploads"`
 	CacheMemoryBytes    int64 `config:"varve.cache.memory.bytes"` // -1: a share of --memory
-	CacheDiskBytes      int64 `config:"varve.cache.disk.bytes"`
+	CacheDiskBytes      int64 `config:"varve.cache.disk.bytes"`   // -1: 1 GiB, none where the object store is a directory
 	FetchColdReads      int   `config:"varve.fetch.cold.reads"`
 	ScrubIntervalMs     int64 `config:"varve.scrub.interval.ms"`
 	GCGraceMs           int64 `config:"varve.gc.grace.ms"`

@@ -27,7 +27,7 @@ func varveBrokerSettings() []setting {
 		{"varve.tiering.segment.bytes", kindLong, "67108864", between(1048576, 1073741824), readOnly, "The largest object that one seal makes, in bytes.", nil},
 		{"varve.tiering.uploads", kindInt, "4", between(1, 64), readOnly, "The most uploads at a time.", nil},
 		{"varve.cache.memory.bytes", kindLong, "-1", atLeast(-1), readOnly, "Memory for blocks of tiered objects, in bytes; -1: a share of --memory.", nil},
-		{"varve.cache.disk.bytes", kindLong, "1073741824", atLeast(0), readOnly, "Disk for blocks of tiered objects, in bytes; 0: none.", nil},
+		{"varve.cache.disk.bytes", kindLong, "-1", atLeast(-1), readOnly, "Disk for blocks of tiered objects, in bytes; -1: 1 GiB, and none where the object store is a local directory.", nil},
 		{"varve.fetch.cold.reads", kindInt, "16", between(1, 1024), readOnly, "The most reads from the object store at a time on behalf of fetches.", nil},
 		{"varve.scrub.interval.ms", kindLong, "300000", atLeast(1000), dynamic, "How often the object store is searched for orphans, in milliseconds.", nil},
 		{"varve.gc.grace.ms", kindLong, "300000", atLeast(0), dynamic, "How long an object stays after the last manifest let go of it, in milliseconds.", nil},

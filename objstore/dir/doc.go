@@ -4,7 +4,7 @@
 // be called, holds the objects of its level, so `a` and `a/b` coexist. A file is the object's bytes and a trailer of 24
 // bytes with its size and CRC-32C (trailer.go, FORMAT.md). Uploads are `.upload-…` files beside their object.
 //
-// Steps of Put (put.go): write the upload file, sync it, link(2) it to its name (EEXIST is ErrExists), sync the directory
+// Steps of Put (put.go): write the upload file (a large one past the page cache where the disk allows it, direct.go), sync it, link(2) it to its name (EEXIST is ErrExists), sync the directory
 // and its ancestors, unlink the upload file. Crash argument: an object's name appears only by the link, after the bytes
 // and the trailer were synced; so after a crash at any point an object is whole or absent, and once Put has answered it
 // is present. What a crash leaves is upload files, which List and Get never show and AbortUploads removes.

@@ -61,18 +61,18 @@ func (b *Bucket) createUpload(objects string) (vfs.File, string, error) {
 
 // writeUpload writes the body and the trailer, syncs them, and verifies the checksum of what it wrote.
 func writeUpload(ctx context.Context, f vfs.File, body objstore.Body) (objstore.Info, error) {
-	buf := make([]byte, min(copyBytes, body.Size))
+	w := newUploadWriter(f, body.Size)
 	crc := uint32(0)
 	for off := int64(0); off < body.Size; {
 		if err := ctx.Err(); err != nil {
 			return objstore.Info{}, err
 		}
-		p := buf[:min(int64(len(buf)), body.Size-off)]
+		p := w.buf[:min(int64(len(w.buf)), body.Size-off)]
 		if n, err := body.ReadAt(p, off); n < len(p) {
 			return objstore.Info{}, fmt.Errorf("read body at %d: %w: %w", off, objstore.ErrInvalid, err)
 		}
-		crc = objstore.UpdateChecksum(crc, p) // before Write, which may change p
-		if _, err := f.Write(p); err != nil {
+		crc = objstore.UpdateChecksum(crc, p) // before write, which may change p
+		if err := w.write(p); err != nil {
 			return objstore.Info{}, err
 		}
 		off += int64(len(p))
@@ -80,7 +80,7 @@ func writeUpload(ctx context.Context, f vfs.File, body objstore.Body) (objstore.
 	if crc != body.CRC32C {
 		return objstore.Info{}, fmt.Errorf("body has crc %08x, declared %08x: %w", crc, body.CRC32C, objstore.ErrChecksum)
 	}
-	if _, err := f.Write(encodeTrailer(body.Size, crc)); err != nil {
+	if err := w.write(encodeTrailer(body.Size, crc)); err != nil {
 		return objstore.Info{}, err
 	}
 	if err := f.Sync(); err != nil {
