@@ -20,6 +20,8 @@ tools() {
       mkdir -p "$VARVE_TOOLS" && mv "$dir/golangci-lint" "$VARVE_TOOLS/golangci-lint-$GOLANGCI" || return 1
     rmdir "$dir"
   fi
+  # ip and nft make the networks of internal/testutil/netns. Without them, or without root, its tests say so and are skipped.
+  command -v ip >/dev/null && command -v nft >/dev/null || apt-get install -y -q iproute2 nftables || echo 'no iproute2 or nftables: no network namespaces'
   if [ -x internal/testutil/s3server/install.sh ]; then internal/testutil/s3server/install.sh; fi
 }
 
