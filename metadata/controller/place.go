@@ -1,5 +1,3 @@
-// Package controller holds the controller's decisions as pure functions: where replicas go. It imports nothing of ours but
-// the identifiers, so that package metadata can call it.
 package controller
 
 import (
@@ -15,11 +13,13 @@ type Broker struct {
 	Rack     string // empty: none
 	Leaders  int    // partitions whose preferred leader it is
 	Replicas int    // partitions that it holds
+	Fenced   bool   // gets a replica only where there are not enough others, and never the preferred one if it can be helped
 }
 
 // Place chooses replicas, the preferred leader first, for a number of partitions: leaders and replicas spread over brokers
-// by what they carry, and the replicas of one partition over as many racks as there are. It returns nil where there are
-// fewer brokers than replicas. The result follows from the arguments alone.
+// by what they carry, and the replicas of one partition over as many racks as there are, fenced brokers last (Kafka's
+// StripedReplicaPlacer has the same aims). It returns nil where there are fewer brokers than replicas. The result follows
+// from the arguments alone.
 func Place(brokers []Broker, partitions, replicas int) [][]base.BrokerID {
 	if replicas < 1 || replicas > len(brokers) {
 		return nil
@@ -36,16 +36,7 @@ func placeOne(carried []Broker, replicas int) []base.BrokerID {
 	chosen := make([]base.BrokerID, 0, replicas)
 	racks := map[string]int{}
 	for len(chosen) < replicas {
-		best := -1
-		for i := range carried {
-			if slices.Contains(chosen, carried[i].ID) {
-				continue
-			}
-			if best < 0 || better(&carried[i], &carried[best], racks, len(chosen) == 0) {
-				best = i
-			}
-		}
-		b := &carried[best]
+		b := pick(carried, chosen, racks, len(chosen) == 0)
 		if len(chosen) == 0 {
 			b.Leaders++
 		}
@@ -58,8 +49,23 @@ func placeOne(carried []Broker, replicas int) []base.BrokerID {
 	return chosen
 }
 
+// pick returns the broker that should get the next replica of a partition, nil where all have one.
+func pick(carried []Broker, taken []base.BrokerID, racks map[string]int, leader bool) *Broker {
+	var best *Broker
+	for i := range carried {
+		b := &carried[i]
+		if !slices.Contains(taken, b.ID) && (best == nil || better(b, best, racks, leader)) {
+			best = b
+		}
+	}
+	return best
+}
+
 // better reports whether a should get the next replica rather than b.
 func better(a, b *Broker, racks map[string]int, leader bool) bool {
+	if a.Fenced != b.Fenced {
+		return b.Fenced
+	}
 	if leader {
 		return cmp.Or(cmp.Compare(a.Leaders, b.Leaders), cmp.Compare(a.Replicas, b.Replicas), cmp.Compare(a.ID, b.ID)) < 0
 	}

@@ -1,0 +1,214 @@
+package controller
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/varvelog/varve/internal/base"
+)
+
+// Move gives a partition, by its index among those that were handed in, other replicas or another order of them.
+type Move struct {
+	Index  int
+	Target []base.BrokerID
+}
+
+// PlanLeaders returns the indices of at most limit partitions whose preferred leader can lead and does not: those first
+// whose present leader leads the most.
+func PlanLeaders(states []State, c Cluster, limit int) []int {
+	leads := map[base.BrokerID]int{}
+	var out []int
+	for i := range states {
+		leads[states[i].Leader]++
+		if _, err := ElectPreferred(states[i], c); err == nil {
+			out = append(out, i)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b int) int { return cmp.Compare(leads[states[b].Leader], leads[states[a].Leader]) })
+	return out[:min(limit, len(out))]
+}
+
+// PlanMoves returns reassignments, so many that not more than limit are under way: first those that empty draining brokers,
+// then those that spread replicas evenly over the live ones (which fills a new, empty broker), then, where the sets of
+// replicas are even, changes of the preferred leader alone. brokers are all that may hold replicas; what they carry is
+// counted here. No move puts the replicas of a partition on fewer racks.
+func PlanMoves(states []State, brokers []Broker, c Cluster, limit int) []Move {
+	p := planner{states: states, c: c, racks: map[base.BrokerID]string{}, left: limit}
+	for _, b := range brokers {
+		p.racks[b.ID] = b.Rack
+		if c[b.ID] == Live {
+			p.carried = append(p.carried, Broker{ID: b.ID, Rack: b.Rack})
+		}
+	}
+	p.targets = make([][]base.BrokerID, len(states))
+	for i := range states {
+		p.targets[i] = states[i].Target()
+		p.count(p.targets[i], 1)
+		if states[i].Reassigning() {
+			p.left--
+		}
+	}
+	p.drain()
+	p.spread()
+	p.prefer()
+	return p.moves
+}
+
+// planner is one run of PlanMoves: the targets as planned so far, and what each live broker carries by them.
+type planner struct {
+	states  []State
+	c       Cluster
+	racks   map[base.BrokerID]string
+	carried []Broker
+	targets [][]base.BrokerID
+	moves   []Move
+	left    int // moves that may still be made
+}
+
+func (p *planner) broker(id base.BrokerID) *Broker {
+	for i := range p.carried {
+		if p.carried[i].ID == id {
+			return &p.carried[i]
+		}
+	}
+	return nil
+}
+
+func (p *planner) count(replicas []base.BrokerID, sign int) {
+	for n, id := range replicas {
+		if b := p.broker(id); b != nil {
+			b.Replicas += sign
+			if n == 0 {
+				b.Leaders += sign
+			}
+		}
+	}
+}
+
+// move plans a target; a partition moves once in a round.
+func (p *planner) move(i int, target []base.BrokerID) {
+	p.count(p.targets[i], -1)
+	p.count(target, 1)
+	p.targets[i] = target
+	p.moves = append(p.moves, Move{Index: i, Target: target})
+	p.left--
+}
+
+func (p *planner) movable(i int) bool {
+	return !p.states[i].Reassigning() && !slices.ContainsFunc(p.moves, func(m Move) bool { return m.Index == i })
+}
+
+func (p *planner) drain() {
+	for i := range p.states {
+		if p.left <= 0 {
+			return
+		}
+		if !slices.ContainsFunc(p.targets[i], func(id base.BrokerID) bool { return p.c[id] == Draining }) || !p.movable(i) {
+			continue
+		}
+		target := slices.Clone(p.targets[i])
+		for n, id := range target {
+			if p.c[id] != Draining {
+				continue
+			}
+			used := map[string]int{}
+			for other, kept := range target {
+				if rack := p.racks[kept]; other != n && rack != "" {
+					used[rack]++
+				}
+			}
+			if b := pick(p.carried, target, used, n == 0); b != nil {
+				target[n] = b.ID
+			}
+		}
+		if !slices.Equal(target, p.targets[i]) {
+			p.move(i, target)
+		}
+	}
+}
+
+// spread moves single replicas from brokers that hold more to those that hold less, until they differ by one at most.
+func (p *planner) spread() {
+	for p.left > 0 && p.spreadOne() {
+	}
+}
+
+func (p *planner) spreadOne() bool {
+	byLoad := slices.Clone(p.carried)
+	slices.SortFunc(byLoad, func(a, b Broker) int {
+		return cmp.Or(cmp.Compare(b.Replicas, a.Replicas), cmp.Compare(a.ID, b.ID))
+	})
+	for _, from := range byLoad {
+		for _, to := range slices.Backward(byLoad) {
+			if from.Replicas-to.Replicas <= 1 {
+				break
+			}
+			if p.shift(from, to) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// shift moves one replica between two brokers, that of a preferred leader where the first leads more.
+func (p *planner) shift(from, to Broker) bool {
+	found, at := -1, 0
+	for i, target := range p.targets {
+		n := slices.Index(target, from.ID)
+		if n < 0 || slices.Contains(target, to.ID) || !p.movable(i) || !p.keepsRacks(target, from, to) {
+			continue
+		}
+		found, at = i, n
+		if (n == 0) == (from.Leaders > to.Leaders) {
+			break
+		}
+	}
+	if found < 0 {
+		return false
+	}
+	target := slices.Clone(p.targets[found])
+	target[at] = to.ID
+	p.move(found, target)
+	return true
+}
+
+func (p *planner) keepsRacks(target []base.BrokerID, from, to Broker) bool {
+	before, after := map[string]struct{}{}, map[string]struct{}{to.Rack: {}}
+	for _, id := range target {
+		before[p.racks[id]] = struct{}{}
+		if id != from.ID {
+			after[p.racks[id]] = struct{}{}
+		}
+	}
+	return len(after) >= len(before)
+}
+
+// prefer exchanges the preferred leader with another replica while one broker is preferred by two more than another.
+func (p *planner) prefer() {
+	for i := range p.states {
+		if p.left <= 0 {
+			return
+		}
+		target := p.targets[i]
+		first := p.broker(target[0])
+		if first == nil || !p.movable(i) {
+			continue
+		}
+		best := 0
+		for n, id := range target {
+			b := p.broker(id)
+			if b == nil || first.Leaders-b.Leaders <= 1 {
+				continue
+			}
+			if best == 0 || b.Leaders < p.broker(target[best]).Leaders {
+				best = n
+			}
+		}
+		if best > 0 {
+			target = slices.Clone(target)
+			target[0], target[best] = target[best], target[0]
+			p.move(i, target)
+		}
+	}
+}
