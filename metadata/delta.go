@@ -75,12 +75,12 @@ func (c *change) cluster(e Event) error {
 
 func (c *change) control(e Event) error {
 	if e.Deleted {
-		c.controller = -1
+		c.controller, c.claimed = -1, 0
 		return nil
 	}
 	r, err := decode[controllerRecord](e.KV)
 	if err == nil {
-		c.controller = r.Broker
+		c.controller, c.claimed = r.Broker, e.KV.ModRevision
 	}
 	return err
 }
@@ -193,7 +193,7 @@ func (c *change) brokerEvent(rest string, e Event) error {
 	if err != nil {
 		return err
 	}
-	c.brokers[id] = Broker{ID: id, Host: r.Host, Port: r.Port, Rack: r.Rack, Epoch: e.KV.ModRevision}
+	c.brokers[id] = r.broker(id, e.KV.ModRevision)
 	return nil
 }
 

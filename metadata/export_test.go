@@ -40,7 +40,7 @@ func Dump(i *Image) string {
 	for name, c := range i.configs.all {
 		add("config %s %v", name, c)
 	}
-	add("brokers %+v", i.Brokers())
+	add("brokers %+v", i.AllBrokers())
 	b := *i.broker
 	b.values = brokerValues{}
 	add("settings %+v defaults %+v", b, *i.defaults)

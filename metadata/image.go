@@ -15,6 +15,7 @@ type Image struct {
 	revision   int64
 	clusterID  string
 	controller base.BrokerID
+	claimed    int64 // mod revision of the controller key, 0 where it does not exist
 
 	records    cowMap[string, topicRecord]       // topic keys by name
 	partitions cowMap[base.TopicID, []Partition] // by index; Log 0 is a hole; more than the visible ones while a topic grows
@@ -51,7 +52,9 @@ type Partition struct {
 	Log            base.LogID
 	Replicas, ISR  []base.BrokerID
 	ELR            []base.BrokerID
-	Leader         base.BrokerID // -1: none
+	Adding         []base.BrokerID // of a reassignment under way; they are among Replicas
+	Removing       []base.BrokerID // the same
+	Leader         base.BrokerID   // -1: none
 	LeaderEpoch    base.LeaderEpoch
 	PartitionEpoch int32
 	Rev            int64 // KV mod revision of the partition's key: what a fenced transaction compares
@@ -59,11 +62,16 @@ type Partition struct {
 
 // Broker is a registered broker.
 type Broker struct {
-	ID    base.BrokerID
-	Host  string
-	Port  int32
-	Rack  *string
-	Epoch int64 // of its registration: the mod revision of its key
+	ID       base.BrokerID
+	Host     string
+	Port     int32
+	Rack     *string
+	Disk     string // names the data directory; empty: not known, taken for the same
+	Epoch    int64  // of its registration: grows with each
+	Fenced   bool   // leads nothing and is not shown to clients, until the controller hears from it
+	Wiped    bool   // fenced, and back with another disk: has to leave every ISR and ELR first (I14)
+	Draining bool   // an operator wants its replicas elsewhere
+	Rev      int64  // KV mod revision of the registration's key
 }
 
 // newImage returns the image of an empty store.
@@ -108,6 +116,10 @@ func (i *Image) ClusterID() string { return i.clusterID }
 // Controller returns the broker that is the controller, -1 where there is none.
 func (i *Image) Controller() base.BrokerID { return i.controller }
 
+// ControllerEpoch is the revision at which the controller became the controller, 0 where there is none. Every write of a
+// controller compares it.
+func (i *Image) ControllerEpoch() int64 { return i.claimed }
+
 // Topic returns a topic by name.
 func (i *Image) Topic(name string) (*Topic, bool) { return i.byName.get(name) }
 
@@ -139,8 +151,13 @@ func (i *Image) Log(id base.LogID) (*Partition, *Topic, bool) {
 	return &t.Partitions[ref.index], t, true
 }
 
-// Brokers returns the registered brokers, sorted by id.
+// Brokers returns the brokers that serve, sorted by id: those that are registered and not fenced.
 func (i *Image) Brokers() []Broker {
+	return slices.DeleteFunc(i.AllBrokers(), func(b Broker) bool { return b.Fenced })
+}
+
+// AllBrokers returns the registered brokers, fenced ones too, sorted by id.
+func (i *Image) AllBrokers() []Broker {
 	ids := slices.Sorted(maps.Keys(i.brokers))
 	out := make([]Broker, len(ids))
 	for n, id := range ids {

@@ -16,7 +16,7 @@ import (
 //	/varve/image/topic/NAME               topicRecord: exists only while the topic is visible
 //	/varve/image/partition/TOPICID/INDEX  partitionRecord, INDEX with 8 digits
 //	/varve/image/config/TYPE/NAME         map of the settings of a resource; TYPE topic, broker, group, client-metrics
-//	/varve/image/broker/ID                brokerRecord; its mod revision is the broker's epoch
+//	/varve/image/broker/ID                brokerRecord
 //	/varve/pending/TOPICID                pendingRecord: a change of more than one transaction is under way
 //	/varve/root/LOGID                     Root
 //	/varve/intent/ID                      Intent
@@ -113,21 +113,32 @@ type partitionRecord struct {
 	Replicas       []base.BrokerID  `json:"replicas"`
 	ISR            []base.BrokerID  `json:"isr"`
 	ELR            []base.BrokerID  `json:"elr,omitempty"`
+	Adding         []base.BrokerID  `json:"adding,omitempty"`
+	Removing       []base.BrokerID  `json:"removing,omitempty"`
 	Leader         base.BrokerID    `json:"leader"`
 	LeaderEpoch    base.LeaderEpoch `json:"leaderEpoch"`
 	PartitionEpoch int32            `json:"partitionEpoch"`
 }
 
+// brokerRecord is a registration. The broker writes all of it; then the controller sets and clears Fenced, and clears Wiped
+// with it, and an operator sets Drain: none of that changes the epoch.
 type brokerRecord struct {
-	Host string  `json:"host"`
-	Port int32   `json:"port"`
-	Rack *string `json:"rack,omitempty"`
+	Host   string  `json:"host"`
+	Port   int32   `json:"port"`
+	Rack   *string `json:"rack,omitempty"`
+	Epoch  int64   `json:"epoch,omitempty"` // 0, of an earlier version: the mod revision
+	Disk   string  `json:"disk,omitempty"`
+	Fenced bool    `json:"fenced,omitempty"`
+	Wiped  bool    `json:"wiped,omitempty"`
+	Drain  bool    `json:"drain,omitempty"`
 }
 
-// pendingRecord says what was being done, for the log line of whoever finishes it.
+// pendingRecord says what was being done, and by which incarnation of which broker: while that one lives, nobody else
+// finishes it.
 type pendingRecord struct {
 	Topic string        `json:"topic"`
 	By    base.BrokerID `json:"by"`
+	Epoch int64         `json:"epoch,omitempty"`
 }
 
 type deletedRecord struct {
@@ -155,7 +166,7 @@ func decode[T any](kv KeyValue) (T, error) {
 
 func (p *Partition) record() partitionRecord {
 	return partitionRecord{
-		Topic: p.TP.Topic, Log: p.Log, Replicas: p.Replicas, ISR: p.ISR, ELR: p.ELR,
+		Topic: p.TP.Topic, Log: p.Log, Replicas: p.Replicas, ISR: p.ISR, ELR: p.ELR, Adding: p.Adding, Removing: p.Removing,
 		Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch,
 	}
 }
@@ -163,7 +174,7 @@ func (p *Partition) record() partitionRecord {
 func (r partitionRecord) partition(topic base.TopicID, index int32, rev int64) Partition {
 	return Partition{
 		TP: base.TopicPartition{Topic: r.Topic, Partition: index}, TopicID: topic, Log: r.Log,
-		Replicas: r.Replicas, ISR: r.ISR, ELR: r.ELR, Leader: r.Leader,
+		Replicas: r.Replicas, ISR: r.ISR, ELR: r.ELR, Adding: r.Adding, Removing: r.Removing, Leader: r.Leader,
 		LeaderEpoch: r.LeaderEpoch, PartitionEpoch: r.PartitionEpoch, Rev: rev,
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -62,6 +63,8 @@ type Store struct {
 	pids     *idBlocks
 	logIDs   *idBlocks
 	recorder recorder
+	// epoch is that of this broker's registration, 0 before it.
+	epoch atomic.Int64
 }
 
 // Open loads the image, finishes what a crash left half done, and keeps the image current until Close. A bad name or value

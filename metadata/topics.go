@@ -144,20 +144,27 @@ func (i *Image) assign(spec TopicSpec) ([][]base.BrokerID, error) {
 }
 
 func (i *Image) place(partitions, replicas int) ([][]base.BrokerID, error) {
-	if len(i.brokers) < replicas {
+	usable := i.carried()
+	if len(usable) < replicas {
 		return nil, refuse(kerr.InvalidReplicationFactor,
 			"Unable to replicate the partition %d time(s): The target replication factor of %d cannot be reached because only %d broker(s) are registered or some brokers have all their log directories cordoned.",
-			replicas, replicas, len(i.brokers))
+			replicas, replicas, len(usable))
 	}
-	return controller.Place(i.carried(), partitions, replicas), nil
+	if !slices.ContainsFunc(usable, func(b controller.Broker) bool { return !b.Fenced }) {
+		return nil, refuse(kerr.InvalidReplicationFactor, "Unable to replicate the partition %d time(s): All brokers are currently fenced.", replicas)
+	}
+	return controller.Place(usable, partitions, replicas), nil
 }
 
-// carried counts what each broker holds.
+// carried counts what each broker holds that may get replicas: those that drain may not.
 func (i *Image) carried() []controller.Broker {
 	index := map[base.BrokerID]int{}
 	var out []controller.Broker
-	for _, b := range i.Brokers() {
-		c := controller.Broker{ID: b.ID}
+	for _, b := range i.AllBrokers() {
+		if b.Draining {
+			continue
+		}
+		c := controller.Broker{ID: b.ID, Fenced: b.Fenced}
 		if b.Rack != nil {
 			c.Rack = *b.Rack
 		}
@@ -201,14 +208,25 @@ func (i *Image) manualAssignment(spec TopicSpec) ([][]base.BrokerID, error) {
 		out[index] = replicas
 	}
 	for _, replicas := range out {
-		if err := i.checkReplicas(replicas, len(out[0])); err != nil {
+		if err := i.checkAssignment(replicas, len(out[0])); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
 }
 
-// checkReplicas checks one list of a manual assignment.
+// checkAssignment checks one list of a manual assignment of new partitions.
+func (i *Image) checkAssignment(replicas []base.BrokerID, want int) error {
+	if err := i.checkReplicas(replicas, want); err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(replicas, func(id base.BrokerID) bool { return !i.brokers[id].Fenced }) {
+		return refuse(kerr.InvalidReplicaAssignment, "All brokers specified in the manual partition assignment are fenced or in controlled shutdown.")
+	}
+	return nil
+}
+
+// checkReplicas checks one list of replicas that somebody named.
 func (i *Image) checkReplicas(replicas []base.BrokerID, want int) error {
 	if len(replicas) == 0 {
 		return refuse(kerr.InvalidReplicaAssignment, "The manual partition assignment includes an empty replica list.")
@@ -230,7 +248,7 @@ func (i *Image) checkReplicas(replicas []base.BrokerID, want int) error {
 	return nil
 }
 
-// newPartitions makes the first state of partitions: led by the first replica that is registered, all registered ones in sync.
+// newPartitions makes the first state of partitions: led by the first replica that is not fenced, all such ones in sync.
 func (i *Image) newPartitions(topic string, id base.TopicID, first int32, assignment [][]base.BrokerID) []Partition {
 	out := make([]Partition, len(assignment))
 	for n, replicas := range assignment {
@@ -239,7 +257,7 @@ func (i *Image) newPartitions(topic string, id base.TopicID, first int32, assign
 			Replicas: slices.Clone(replicas), Leader: -1,
 		}
 		for _, r := range replicas {
-			if _, ok := i.brokers[r]; ok {
+			if b, ok := i.brokers[r]; ok && !b.Fenced {
 				p.ISR = append(p.ISR, r)
 			}
 		}
@@ -304,7 +322,7 @@ func (i *Image) assignGrowth(t *Topic, count int32, assignment [][]base.BrokerID
 			"Attempted to add %d additional partition(s), but only %d assignment(s) were specified.", count-have, len(assignment))
 	}
 	for _, r := range assignment {
-		if err := i.checkReplicas(r, replicas); err != nil {
+		if err := i.checkAssignment(r, replicas); err != nil {
 			return nil, err
 		}
 	}
@@ -332,7 +350,7 @@ func (s *Store) EnsureInternalTopic(ctx context.Context, name string) (*Topic, e
 	default:
 		return nil, refuse(kerr.InvalidTopicException, "'%s' is not an internal topic.", name)
 	}
-	if n := int16(len(image.brokers)); n > 0 && spec.ReplicationFactor > n {
+	if n := int16(len(image.carried())); n > 0 && spec.ReplicationFactor > n {
 		spec.ReplicationFactor = n
 	}
 	t, err := s.CreateTopic(ctx, spec, false)

@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -37,12 +38,26 @@ func (s *Store) writeTopic(ctx context.Context, t *Topic) error {
 	}
 	committed, err := s.writePartitions(ctx, "create topic", t.Name, t.ID, t.Partitions, Absent(topicKey(t.Name)), last)
 	if err == nil && !committed {
-		return refuse(kerr.TopicAlreadyExists, "Topic '%s' already exists.", t.Name)
+		err = s.whyNotCreated(ctx, t.Name)
 	}
-	if err != nil {
+	var refused *Error
+	if err != nil && !errors.As(err, &refused) {
 		return fmt.Errorf("create topic %s: %w", t.Name, err)
 	}
-	return nil
+	return err
+}
+
+// whyNotCreated tells a name that is taken from a creation that was taken for abandoned and swept.
+func (s *Store) whyNotCreated(ctx context.Context, name string) error {
+	_, taken, err := s.kv.Get(ctx, topicKey(name))
+	switch {
+	case err != nil:
+		return wrapKV(err, "read the topic")
+	case taken:
+		return refuse(kerr.TopicAlreadyExists, "Topic '%s' already exists.", name)
+	default:
+		return errLostRace
+	}
 }
 
 // growTopic adds partitions: they become visible with the last transaction.
@@ -81,7 +96,7 @@ func (s *Store) writePartitions(ctx context.Context, what, name string, id base.
 	if len(partitions) <= partitionsPerTxn {
 		return s.write(ctx, what, []Cmp{while, Absent(pending)}, append(putPartitions(partitions), last...))
 	}
-	mark := encode(pendingRecord{Topic: name, By: s.opts.BrokerID})
+	mark := s.mark(name)
 	cmps := []Cmp{while, Absent(pending)}
 	for start := 0; start < len(partitions); start += partitionsPerTxn {
 		ops := putPartitions(partitions[start:min(start+partitionsPerTxn, len(partitions))])
@@ -102,6 +117,10 @@ func (s *Store) writePartitions(ctx context.Context, what, name string, id base.
 		s.sweepLater()
 	}
 	return committed, err
+}
+
+func (s *Store) mark(topic string) []byte {
+	return encode(pendingRecord{Topic: topic, By: s.opts.BrokerID, Epoch: s.epoch.Load()})
 }
 
 // DeleteTopic removes a topic. It is gone for readers when this returns; its logs' tombstones (DeletedLogs) are written with
@@ -160,7 +179,7 @@ func (s *Store) removeTopic(ctx context.Context, t *Topic, single bool) (gone bo
 			return s.write(ctx, "delete topic", append(cmps, Absent(pendingKey(t.ID))), append(ops, bury...))
 		}
 	}
-	mark := encode(pendingRecord{Topic: t.Name, By: s.opts.BrokerID})
+	mark := s.mark(t.Name)
 	gone, err = s.write(ctx, "delete topic", cmps, append(ops, Put(pendingKey(t.ID), mark)))
 	if err != nil {
 		s.sweepLater() // it may have happened
@@ -264,7 +283,9 @@ func (s *Store) visiblePartitions(ctx context.Context, pending KeyValue, id base
 	return record.Partitions, nil
 }
 
-// finishPending ends every change that a crash or a failure of the KV left unfinished.
+// finishPending ends every change that a crash or a failure of the KV left unfinished: this broker's own, since the caller
+// holds the topics' slot or has only just opened the store, and those of brokers that are fenced, gone or registered anew.
+// Another broker's change that is under way is left alone. Taken for abandoned by mistake, it fails as a whole.
 func (s *Store) finishPending(ctx context.Context) error {
 	kvs, _, err := s.kv.List(ctx, pendingPrefix)
 	if err != nil {
@@ -275,12 +296,36 @@ func (s *Store) finishPending(ctx context.Context) error {
 		if err != nil {
 			return base.MarkCorruption(err)
 		}
+		mark, err := decode[pendingRecord](kv)
+		if err != nil {
+			return err
+		}
+		if !s.Image().abandoned(mark, s.opts.BrokerID) {
+			continue
+		}
 		s.opts.Logger.Info("finishing a change of a topic", slog.String("topicId", id.String()), slog.String("marker", string(kv.Value)))
 		if err := s.finish(ctx, id); err != nil {
 			return fmt.Errorf("finish the change of topic %s: %w", id, err)
 		}
 	}
 	return nil
+}
+
+// abandoned reports whether nobody works on a pending change any more, as far as broker self can tell.
+func (i *Image) abandoned(mark pendingRecord, self base.BrokerID) bool {
+	b, registered := i.brokers[mark.By]
+	return mark.By == self || !registered || b.Fenced || mark.Epoch != 0 && b.Epoch != mark.Epoch
+}
+
+// FinishAbandoned ends the changes of topics that brokers which are gone left half done. The controller calls it after it
+// fenced a broker and when it takes over.
+func (s *Store) FinishAbandoned(ctx context.Context) error {
+	unlock, err := s.lockTopics(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.finishPending(ctx)
 }
 
 // sweepLater asks the sweeper for finishPending.

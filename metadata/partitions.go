@@ -1,0 +1,340 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/invariants"
+	"github.com/varvelog/varve/metadata/controller"
+)
+
+// changesPerTxn is how many partitions one transaction of a controller changes: a compare each, besides that of the
+// controller key.
+const changesPerTxn = MaxTxnOps - 1
+
+// State is what the controller decides about the partition. It shares the partition's slices.
+func (p *Partition) State() controller.State {
+	return controller.State{
+		Replicas: p.Replicas, ISR: p.ISR, ELR: p.ELR, Adding: p.Adding, Removing: p.Removing,
+		Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch,
+	}
+}
+
+func (p *Partition) set(s controller.State) {
+	p.Replicas, p.ISR, p.ELR, p.Adding, p.Removing = s.Replicas, s.ISR, s.ELR, s.Adding, s.Removing
+	p.Leader, p.LeaderEpoch, p.PartitionEpoch = s.Leader, s.LeaderEpoch, s.PartitionEpoch
+}
+
+// Rules are the settings that decide a partition's elections.
+func (i *Image) Rules(p *Partition) controller.Rules {
+	config := i.defaults
+	if t, ok := i.byID.get(p.TopicID); ok {
+		config = t.Config
+	}
+	return controller.Rules{MinISR: int(config.MinInsyncReplicas), Unclean: config.UncleanLeaderElection}
+}
+
+// Cluster is the status of every broker. leaving, where it is not nil, says which brokers shut down: only the controller
+// knows.
+func (i *Image) Cluster(leaving func(base.BrokerID) bool) controller.Cluster {
+	c := make(controller.Cluster, len(i.brokers))
+	for id, b := range i.brokers {
+		switch {
+		case b.Wiped:
+			c[id] = controller.Wiped
+		case b.Fenced:
+			c[id] = controller.Fenced
+		case leaving != nil && leaving(id):
+			c[id] = controller.Leaving
+		case b.Draining:
+			c[id] = controller.Draining
+		default:
+			c[id] = controller.Live
+		}
+	}
+	return c
+}
+
+// AllPartitions are those of the visible topics, in no order.
+func (i *Image) AllPartitions() iter.Seq[*Partition] {
+	return func(yield func(*Partition) bool) {
+		for _, t := range i.byName.all {
+			for n := range t.Partitions {
+				if !yield(&t.Partitions[n]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Unready returns a partition that keeps a fenced broker from service: one that it still leads from before its
+// registration, or, where its disk is another, one that still counts on it (I14). nil: there is none. Nobody but the
+// controller makes a leader, and nobody lets a fenced broker into an ISR, so what is ready stays so.
+func (i *Image) Unready(b Broker) *Partition {
+	for _, slots := range i.partitions.all {
+		for n := range slots {
+			p := &slots[n]
+			if p.Log == 0 {
+				continue
+			}
+			if b.Fenced && p.Leader == b.ID || b.Wiped && (slices.Contains(p.ISR, b.ID) || slices.Contains(p.ELR, b.ID)) {
+				return p
+			}
+		}
+	}
+	return nil
+}
+
+// ClaimController makes this broker the controller, whoever was it before, and returns the epoch of its reign: every write
+// of a controller holds only as long as nobody has claimed since. kerr.RequestTimedOut where others claim all the time.
+func (s *Store) ClaimController(ctx context.Context) (epoch int64, err error) {
+	for range casAttempts {
+		kv, _, err := s.kv.Get(ctx, controllerKey)
+		if err != nil {
+			return 0, kvError(err, "claim the controller")
+		}
+		res, err := s.kv.Txn(ctx, []Cmp{Unchanged(controllerKey, kv.ModRevision)},
+			[]Op{Put(controllerKey, encode(controllerRecord{Broker: s.opts.BrokerID}))})
+		if err != nil {
+			return 0, kvError(err, "claim the controller")
+		}
+		if res.Committed {
+			return res.Revision, s.loader.await(ctx, res.Revision)
+		}
+	}
+	return 0, fmt.Errorf("claim the controller: %w", errLostRace)
+}
+
+// stillController returns kerr.NotController where somebody has claimed the controller since an epoch.
+func (s *Store) stillController(ctx context.Context, epoch int64) error {
+	kv, _, err := s.kv.Get(ctx, controllerKey)
+	if err != nil {
+		return wrapKV(err, "read the controller")
+	}
+	if kv.ModRevision != epoch {
+		return fmt.Errorf("controller epoch %d is over: %w", epoch, kerr.NotController)
+	}
+	return nil
+}
+
+// PartitionChange is a decision of the controller: what it saw, and what follows.
+type PartitionChange struct {
+	Partition Partition
+	Next      controller.State
+}
+
+// ApplyPartitionChanges writes decisions of the controller of an epoch, each by compare-and-swap, and returns when the image
+// shows them. applied[i] is false where partition i changed meanwhile: decide again. kerr.NotController where somebody
+// else is the controller; after any error the outcome of those not applied is unknown.
+func (s *Store) ApplyPartitionChanges(ctx context.Context, controllerEpoch int64, changes []PartitionChange) (applied []bool, err error) {
+	applied = make([]bool, len(changes))
+	shown := int64(0)
+	for start := 0; start < len(changes); start += changesPerTxn {
+		end := min(start+changesPerTxn, len(changes))
+		revision, err := s.applyChunk(ctx, controllerEpoch, changes[start:end], applied[start:end])
+		shown = max(shown, revision)
+		if err != nil {
+			return applied, fmt.Errorf("change partitions: %w", err)
+		}
+	}
+	return applied, s.loader.await(ctx, shown)
+}
+
+// applyChunk writes changes in one transaction. Where that does not hold as a whole, it is halved: one partition that
+// changed meanwhile costs a few transactions, not the rest of the chunk.
+func (s *Store) applyChunk(ctx context.Context, controllerEpoch int64, changes []PartitionChange, applied []bool) (revision int64, err error) {
+	cmps := []Cmp{Unchanged(controllerKey, controllerEpoch)}
+	var ops []Op
+	for n := range changes {
+		p := changes[n].Partition
+		invariants.Assert(changes[n].Next.PartitionEpoch > p.PartitionEpoch, "partition %s: epoch %d after %d", p.TP, changes[n].Next.PartitionEpoch, p.PartitionEpoch)
+		p.set(changes[n].Next)
+		key := partitionKey(p.TopicID, p.TP.Partition)
+		cmps = append(cmps, Unchanged(key, p.Rev))
+		ops = append(ops, Put(key, encode(p.record())))
+	}
+	started := s.opts.Clock.Now()
+	res, err := s.kv.Txn(ctx, cmps, ops)
+	s.recorder.txn(ctx, "change partitions", s.opts.Clock.Now().Sub(started), res, err)
+	if err != nil {
+		return 0, wrapKV(err, "write partition keys")
+	}
+	if res.Committed {
+		for n := range applied {
+			applied[n] = true
+		}
+		return res.Revision, nil
+	}
+	if err := s.stillController(ctx, controllerEpoch); err != nil || len(changes) == 1 {
+		return 0, err
+	}
+	half := len(changes) / 2
+	first, err := s.applyChunk(ctx, controllerEpoch, changes[:half], applied[:half])
+	if err != nil {
+		return first, err
+	}
+	second, err := s.applyChunk(ctx, controllerEpoch, changes[half:], applied[half:])
+	return max(first, second), err
+}
+
+// ISRMember is a broker in a proposed ISR, and the registration whose fetches the leader saw.
+type ISRMember struct {
+	ID    base.BrokerID
+	Epoch int64
+}
+
+// ISRProposal is what a leader wants its ISR to be (AlterPartition, KIP-497).
+type ISRProposal struct {
+	TopicID        base.TopicID
+	Partition      int32
+	LeaderEpoch    base.LeaderEpoch
+	PartitionEpoch int32 // of the state that the leader saw
+	ISR            []ISRMember
+}
+
+// ProposeISR changes the ISR of a partition that this broker leads, and returns the new state once the image shows it. Who
+// joins is unfenced and of the epoch given, in the same transaction.
+//
+// kerr.FencedLeaderEpoch and kerr.InvalidUpdateVersion: the state is another, or the image is behind what the leader saw;
+// look at the next image. kerr.IneligibleReplica: who joins may not, for now. kerr.UnknownTopicID; kerr.InvalidRequest. After
+// any other error the outcome is unknown: the leader goes on counting both ISRs until an image settles it.
+func (s *Store) ProposeISR(ctx context.Context, proposal ISRProposal) (*Partition, error) {
+	image := s.Image()
+	p, ok := image.partition(proposal.TopicID, proposal.Partition)
+	if !ok {
+		return nil, fmt.Errorf("change the ISR of %s/%d: %w", proposal.TopicID, proposal.Partition, kerr.UnknownTopicID)
+	}
+	change := controller.ISRChange{Leader: s.opts.BrokerID, LeaderEpoch: proposal.LeaderEpoch, PartitionEpoch: proposal.PartitionEpoch}
+	cmps := []Cmp{Unchanged(partitionKey(p.TopicID, p.TP.Partition), p.Rev)}
+	for _, m := range proposal.ISR {
+		change.ISR = append(change.ISR, m.ID)
+		if slices.Contains(p.ISR, m.ID) {
+			continue
+		}
+		b, registered := image.brokers[m.ID]
+		if !registered || b.Epoch != m.Epoch {
+			return nil, fmt.Errorf("change the ISR of %s: broker %d is not in epoch %d: %w", p.TP, m.ID, m.Epoch, kerr.IneligibleReplica)
+		}
+		cmps = append(cmps, Unchanged(brokerKey(m.ID), b.Rev))
+	}
+	next, err := controller.ChangeISR(p.State(), change, image.Cluster(nil), image.Rules(p))
+	if err != nil {
+		return nil, fmt.Errorf("change the ISR of %s: %w", p.TP, err)
+	}
+	return s.writeState(ctx, "change ISR", p, next, cmps)
+}
+
+// partition finds the state of a partition of a topic that is visible.
+func (i *Image) partition(id base.TopicID, index int32) (*Partition, bool) {
+	t, ok := i.byID.get(id)
+	if !ok || index < 0 || int(index) >= len(t.Partitions) {
+		return nil, false
+	}
+	return &t.Partitions[index], true
+}
+
+// writeState writes the next state of one partition; kerr.InvalidUpdateVersion where a compare did not hold.
+func (s *Store) writeState(ctx context.Context, what string, p *Partition, next controller.State, cmps []Cmp) (*Partition, error) {
+	if next.PartitionEpoch == p.PartitionEpoch {
+		return p, nil
+	}
+	changed := *p
+	changed.set(next)
+	key := partitionKey(p.TopicID, p.TP.Partition)
+	committed, err := s.write(ctx, what, cmps, []Op{Put(key, encode(changed.record()))})
+	if err != nil {
+		return nil, err
+	}
+	if !committed {
+		return nil, fmt.Errorf("%s of %s: %w", what, p.TP, kerr.InvalidUpdateVersion)
+	}
+	if now, ok := s.Image().partition(p.TopicID, p.TP.Partition); ok {
+		return now, nil
+	}
+	return nil, fmt.Errorf("%s of %s: %w", what, p.TP, kerr.UnknownTopicID) // deleted in the same moment
+}
+
+// changeState applies a pure change to one partition by compare-and-swap: whoever decides it, the state that it was decided
+// from is the state that it replaces.
+func (s *Store) changeState(ctx context.Context, what string, tp base.TopicPartition, change func(i *Image, p *Partition) (controller.State, error)) error {
+	for range casAttempts {
+		image := s.Image()
+		p, ok := image.Partition(tp)
+		if !ok {
+			return refuse(kerr.UnknownTopicOrPartition, "%s", kerr.UnknownTopicOrPartition.Description)
+		}
+		next, err := change(image, p)
+		if err != nil {
+			return err
+		}
+		key := partitionKey(p.TopicID, p.TP.Partition)
+		_, err = s.writeState(ctx, what, p, next, []Cmp{Unchanged(key, p.Rev)})
+		if !errors.Is(err, kerr.InvalidUpdateVersion) {
+			return err
+		}
+		if err := s.awaitKey(ctx, key, p.Rev); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%s of %s: %w", what, tp, errLostRace)
+}
+
+// awaitKey returns once the image shows a key that was found to be newer than a revision.
+func (s *Store) awaitKey(ctx context.Context, key string, rev int64) error {
+	kv, ok, err := s.kv.Get(ctx, key)
+	if err != nil || !ok || kv.ModRevision == rev {
+		return wrapKV(err, "read a partition")
+	}
+	return s.loader.await(ctx, kv.ModRevision)
+}
+
+// ElectLeader elects the preferred leader of a partition, or, unclean, any live replica where it has no leader: committed
+// records may be lost then. Errors: kerr.ElectionNotNeeded, kerr.PreferredLeaderNotAvailable,
+// kerr.EligibleLeadersNotAvailable, kerr.UnknownTopicOrPartition.
+func (s *Store) ElectLeader(ctx context.Context, tp base.TopicPartition, unclean bool) error {
+	return s.changeState(ctx, "elect leader", tp, func(i *Image, p *Partition) (controller.State, error) {
+		if unclean {
+			return controller.ElectUnclean(p.State(), i.Cluster(nil), i.Rules(p))
+		}
+		return controller.ElectPreferred(p.State(), i.Cluster(nil))
+	})
+}
+
+// Reassign moves a partition to other replicas, the preferred leader first (KIP-455). It returns when the reassignment has
+// started; the controller completes it. kerr.InvalidReplicaAssignment, kerr.UnknownTopicOrPartition.
+func (s *Store) Reassign(ctx context.Context, tp base.TopicPartition, target []base.BrokerID) error {
+	return s.changeState(ctx, "reassign", tp, func(i *Image, p *Partition) (controller.State, error) {
+		if err := i.checkReplicas(target, len(target)); err != nil {
+			return controller.State{}, err
+		}
+		return controller.Reassign(p.State(), target, i.Cluster(nil), i.Rules(p))
+	})
+}
+
+// CancelReassignment goes back to the replicas from before: kerr.NoReassignmentInProgress, kerr.InvalidReplicaAssignment,
+// kerr.UnknownTopicOrPartition.
+func (s *Store) CancelReassignment(ctx context.Context, tp base.TopicPartition) error {
+	return s.changeState(ctx, "cancel reassignment", tp, func(i *Image, p *Partition) (controller.State, error) {
+		return controller.CancelReassignment(p.State(), i.Cluster(nil), i.Rules(p))
+	})
+}
+
+// Reassignments returns the partitions that are on their way to other replicas, by topic and index.
+func (i *Image) Reassignments() []*Partition {
+	var out []*Partition
+	for _, t := range i.Topics() {
+		for n := range t.Partitions {
+			if s := t.Partitions[n].State(); s.Reassigning() {
+				out = append(out, &t.Partitions[n])
+			}
+		}
+	}
+	return out
+}
