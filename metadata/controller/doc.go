@@ -16,6 +16,10 @@
 //	committed state has an ELR that is not empty. The second condition is what makes a change of min.insync.replicas safe:
 //	a leader that sees the lower value before the controller has cleared the ELR commits nothing that the ELR lacks.
 //
+//	A broker leads nothing from its registration until the controller has unfenced it, even where the state still names it
+//	as the leader: it may have lost what it had, and would lead in an epoch that is not its own. Before it is unfenced,
+//	whatever it led has a new leader epoch.
+//
 //	The ISR is never emptied by brokers that go away: where nobody in it is alive it stays, without a leader, until one
 //	returns. It is empty only where its last member lost its disk (I14).
 package controller

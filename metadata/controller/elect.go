@@ -58,12 +58,19 @@ func Next(s State, c Cluster, r Rules) (State, bool) {
 		return s, false
 	}
 	n := s
-	completeReassignment(&n, c, r)
-	isr, unclean := nextISR(&n, c, r)
-	n.ELR = nextELR(&n, isr, c, r, unclean)
-	n.ISR = isr
-	n.Leader = chooseLeader(&n, c)
+	decide(&n, c, r)
+	if n.Reassigning() {
+		decide(&n, c, r) // an election can be what a reassignment waited for
+	}
 	return follow(&s, n)
+}
+
+func decide(s *State, c Cluster, r Rules) {
+	completeReassignment(s, c, r)
+	isr, unclean := nextISR(s, c, r)
+	s.ELR = nextELR(s, isr, c, r, unclean)
+	s.ISR = isr
+	s.Leader = chooseLeader(s, c)
 }
 
 // Restart is Next after the broker that led registered anew: whoever leads now, does so in a new epoch, which fences what

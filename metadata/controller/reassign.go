@@ -49,8 +49,9 @@ func CancelReassignment(s State, c Cluster, r Rules) (State, error) {
 // restrict takes replicas that are gone out of ISR, ELR and leadership, and settles the rest.
 func restrict(s, n State, c Cluster, r Rules) (State, error) {
 	held := func(id base.BrokerID) bool { return slices.Contains(n.Replicas, id) }
+	intact := func(id base.BrokerID) bool { return c[id] != Wiped }
 	n.ISR, n.ELR = keep(n.ISR, held), keep(n.ELR, held)
-	if len(n.ISR) == 0 && len(s.ISR) > 0 {
+	if len(keep(n.ISR, intact)) == 0 && len(keep(s.ISR, intact)) > 0 {
 		return s, fmt.Errorf("none of the replicas %v that would remain is in the ISR %v: %w", n.Replicas, s.ISR, kerr.InvalidReplicaAssignment)
 	}
 	if !held(n.Leader) {
