@@ -29,6 +29,7 @@ type env struct {
 	store *hot.Store
 	*ingest.Ingest
 
+	id      base.BrokerID                 // 0: 1
 	disk    func(vfs.FS) vfs.FS           // nil: as it is
 	wrap    func(*hot.Store) ingest.Store // nil: as it is
 	stopped bool                          // the test has stopped ingest itself
@@ -49,10 +50,13 @@ func (e *env) start() {
 func (e *env) open() {
 	e.t.Helper()
 	ctx := context.Background()
+	if e.id == 0 {
+		e.id = 1
+	}
 	var err error
-	e.meta, err = metadata.Open(ctx, metadata.Options{KV: e.kv, BrokerID: 1})
+	e.meta, err = metadata.Open(ctx, metadata.Options{KV: e.kv, BrokerID: e.id})
 	e.check(err)
-	_, err = e.meta.RegisterBroker(ctx, metadata.Broker{ID: 1, Host: "localhost", Port: 9092})
+	_, err = e.meta.RegisterBroker(ctx, metadata.Broker{ID: e.id, Host: "localhost", Port: 9092})
 	e.check(err)
 	disk := crashfs.Wrap(e.fs)
 	if e.disk != nil {
@@ -66,7 +70,7 @@ func (e *env) open() {
 	roots, err := e.meta.Roots(ctx)
 	e.check(err)
 	o := e.opts
-	o.Store, o.Meta, o.Broker, o.Roots = e.store, e.meta, 1, roots
+	o.Store, o.Meta, o.Broker, o.Roots = e.store, e.meta, e.id, roots
 	if e.wrap != nil {
 		o.Store = e.wrap(e.store)
 	}

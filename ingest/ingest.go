@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -217,6 +218,9 @@ func (g *Ingest) Partition(tp base.TopicPartition) (*Partition, error) {
 	return p, nil
 }
 
+// Replica is a partition that this broker leads or follows, nil where it has none.
+func (g *Ingest) Replica(id base.LogID) *Partition { return g.byLog(id) }
+
 func (g *Ingest) byLog(id base.LogID) *Partition {
 	g.mu.RLock()
 	defer g.mu.RUnlock()
@@ -240,7 +244,11 @@ func (g *Ingest) open(state *metadata.Partition) (*Partition, error) {
 		return nil, fmt.Errorf("partition %s: %w", state.TP, kerr.NotLeaderForPartition)
 	}
 	p := newPartition(g, state.Log, g.opts.Roots[state.Log])
-	p.lead(current, topic)
+	if current.Leader == g.opts.Broker {
+		p.lead(current, topic)
+	} else {
+		p.follow(current, topic)
+	}
 	g.mu.parts[state.Log] = p
 	return p, nil
 }
@@ -262,6 +270,8 @@ func (g *Ingest) onImage(old, image *metadata.Image) {
 			gone = append(gone, p.log)
 		case state.Leader == g.opts.Broker:
 			p.lead(state, topic)
+		case slices.Contains(state.Replicas, g.opts.Broker):
+			p.follow(state, topic)
 		default:
 			p.stop(kerr.NotLeaderForPartition)
 		}
@@ -269,20 +279,21 @@ func (g *Ingest) onImage(old, image *metadata.Image) {
 	if len(gone) > 0 {
 		g.forget(gone)
 	}
-	if old == nil {
-		g.openLed(image)
-	}
+	g.openReplicas(old, image)
 }
 
-// openLed opens, at start, what this broker leads and the hot store has lost or never had.
-func (g *Ingest) openLed(image *metadata.Image) {
-	for _, t := range image.Topics() {
+// openReplicas opens what this broker follows, and, at start, what it leads and the hot store has lost or never had; later a
+// partition that it leads is opened by its first request.
+func (g *Ingest) openReplicas(old, image *metadata.Image) {
+	for _, t := range metadata.DeltaOf(old, image).Changed {
 		for i := range t.Partitions {
-			if t.Partitions[i].Leader != g.opts.Broker {
+			state := &t.Partitions[i]
+			leads := state.Leader == g.opts.Broker
+			if leads && old != nil || !leads && !slices.Contains(state.Replicas, g.opts.Broker) || g.byLog(state.Log) != nil {
 				continue
 			}
-			if _, err := g.Partition(t.Partitions[i].TP); err != nil {
-				g.log.Error("open partition", slog.String("partition", t.Partitions[i].TP.String()), slog.Any("err", err))
+			if _, err := g.open(state); err != nil {
+				g.log.Error("open partition", slog.String("partition", state.TP.String()), slog.Any("err", err))
 			}
 		}
 	}

@@ -30,17 +30,20 @@ type Partition struct {
 		sync.Mutex
 		tp      base.TopicPartition
 		topicID base.TopicID
-		epoch   base.LeaderEpoch
+		epoch   base.LeaderEpoch // that this broker leads under; where it follows, the last one in the log
+		// following is the epoch of the leader that the partition takes its batches from.
+		following base.LeaderEpoch
 		// err is nil while this broker leads the partition; what requests are answered otherwise.
 		err error
 		// damaged keeps the partition out of service until the process is started again, whatever the image says (I14).
 		damaged bool
 
-		// logStart <= hotStart' <= tieredEnd <= highWater <= end, where hotStart may lie anywhere up to tieredEnd (I5).
+		// logStart <= hotStart' <= tieredEnd <= highWater <= durable <= end, where hotStart may lie anywhere up to tieredEnd (I5).
 		logStart  base.Offset
 		hotStart  base.Offset // first offset in Pebble
 		tieredEnd base.Offset // everything below is named by a committed manifest
 		highWater base.Offset // everything below is durable where it counts and visible (I3)
+		durable   base.Offset // everything below is on this broker's stable storage
 		end       base.Offset // the next offset
 
 		epochs    []base.EpochStart
@@ -73,7 +76,7 @@ func newPartition(g *Ingest, id base.LogID, root metadata.Root) *Partition {
 	m := &p.mu
 	m.err = kerr.NotLeaderForPartition
 	m.logStart, m.tieredEnd = root.Start, root.TieredEnd
-	m.hotStart, m.highWater, m.end = m.tieredEnd, m.tieredEnd, m.tieredEnd
+	m.hotStart, m.highWater, m.durable, m.end = m.tieredEnd, m.tieredEnd, m.tieredEnd, m.tieredEnd
 	m.active = openRange{base: m.end, maxTs: -1}
 	m.maxTs = -1
 	m.producers = producerTable{}
@@ -99,6 +102,7 @@ func (p *Partition) lead(state *metadata.Partition, topic *metadata.Topic) {
 			p.g.work.addReady(p)
 		}
 	}
+	p.committedLocked(m.durable) // there is one replica
 	if state.LeaderEpoch <= m.epoch {
 		return
 	}

@@ -196,6 +196,7 @@ func (p *pipeline) complete(pd *pending) {
 			b = append(make(record.Batch, 0, len(b)), b...)
 		}
 		pt.p.mu.Lock()
+		pt.p.mu.durable = max(pt.p.mu.durable, pt.end)
 		pt.p.committedLocked(pt.end)
 		pt.p.mu.tail.push(b)
 		pt.p.mu.Unlock()

@@ -114,7 +114,8 @@ func (p *Partition) recoverLocked(l *hot.Log) error {
 		m.hotStart = m.end
 		m.active = openRange{base: m.end, maxTs: -1}
 	}
-	m.highWater = m.end // what one replica recovered is durable: Pebble flushed the replayed WAL
+	m.durable = m.end // Pebble flushed the replayed WAL
+	m.highWater = max(m.tieredEnd, min(l.Meta.HighWater, m.end))
 	m.stored = true
 	return nil
 }
