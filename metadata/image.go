@@ -156,6 +156,12 @@ func (i *Image) Brokers() []Broker {
 	return slices.DeleteFunc(i.AllBrokers(), func(b Broker) bool { return b.Fenced })
 }
 
+// BrokerByID returns a registered broker, fenced or not.
+func (i *Image) BrokerByID(id base.BrokerID) (Broker, bool) {
+	b, ok := i.brokers[id]
+	return b, ok
+}
+
 // AllBrokers returns the registered brokers, fenced ones too, sorted by id.
 func (i *Image) AllBrokers() []Broker {
 	ids := slices.Sorted(maps.Keys(i.brokers))

@@ -76,17 +76,12 @@ func (i *Image) AllPartitions() iter.Seq[*Partition] {
 
 // Unready returns a partition that keeps a fenced broker from service: one that it still leads from before its
 // registration, or, where its disk is another, one that still counts on it (I14). nil: there is none. Nobody but the
-// controller makes a leader, and nobody lets a fenced broker into an ISR, so what is ready stays so.
+// controller makes a leader, and nobody lets a fenced broker into an ISR, so what is ready stays so. Partitions that no
+// topic shows yet do not count: nobody has written to them.
 func (i *Image) Unready(b Broker) *Partition {
-	for _, slots := range i.partitions.all {
-		for n := range slots {
-			p := &slots[n]
-			if p.Log == 0 {
-				continue
-			}
-			if b.Fenced && p.Leader == b.ID || b.Wiped && (slices.Contains(p.ISR, b.ID) || slices.Contains(p.ELR, b.ID)) {
-				return p
-			}
+	for p := range i.AllPartitions() {
+		if b.Fenced && p.Leader == b.ID || b.Wiped && (slices.Contains(p.ISR, b.ID) || slices.Contains(p.ELR, b.ID)) {
+			return p
 		}
 	}
 	return nil
@@ -275,12 +270,22 @@ func (s *Store) changeState(ctx context.Context, what string, tp base.TopicParti
 			return err
 		}
 		key := partitionKey(p.TopicID, p.TP.Partition)
-		_, err = s.writeState(ctx, what, p, next, []Cmp{Unchanged(key, p.Rev)})
+		cmps := []Cmp{Unchanged(key, p.Rev)}
+		leader, elected := image.brokers[next.Leader]
+		if elected = elected && next.Leader != p.Leader; elected { // still not fenced
+			cmps = append(cmps, Unchanged(brokerKey(leader.ID), leader.Rev))
+		}
+		_, err = s.writeState(ctx, what, p, next, cmps)
 		if !errors.Is(err, kerr.InvalidUpdateVersion) {
 			return err
 		}
 		if err := s.awaitKey(ctx, key, p.Rev); err != nil {
 			return err
+		}
+		if elected {
+			if err := s.awaitKey(ctx, brokerKey(leader.ID), leader.Rev); err != nil {
+				return err
+			}
 		}
 	}
 	return fmt.Errorf("%s of %s: %w", what, tp, errLostRace)
@@ -290,7 +295,7 @@ func (s *Store) changeState(ctx context.Context, what string, tp base.TopicParti
 func (s *Store) awaitKey(ctx context.Context, key string, rev int64) error {
 	kv, ok, err := s.kv.Get(ctx, key)
 	if err != nil || !ok || kv.ModRevision == rev {
-		return wrapKV(err, "read a partition")
+		return wrapKV(err, "read what changed")
 	}
 	return s.loader.await(ctx, kv.ModRevision)
 }

@@ -1,0 +1,168 @@
+package run
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/clock"
+	"github.com/varvelog/varve/internal/service"
+	"github.com/varvelog/varve/metadata"
+	"github.com/varvelog/varve/metadata/controller"
+)
+
+// Options configure a Controller.
+type Options struct {
+	// Store is this broker's. Required; the controller does not close it, and is closed before it.
+	Store *metadata.Store
+	// Leadership says whether this broker is to be the controller, the latest value last. Required.
+	Leadership <-chan bool
+	// Probe connects to a broker and returns soon; nil: only the session timeout finds dead brokers. At most one runs for
+	// a broker at a time.
+	Probe func(ctx context.Context, b metadata.Broker) controller.ProbeResult
+	// SessionTimeout is broker.session.timeout.ms; default 9 s, as Kafka's.
+	SessionTimeout time.Duration
+	// BalanceEvery is how often leaders and replicas are balanced; default 5 s, negative: never.
+	BalanceEvery time.Duration
+	// LeaderMoves bounds how many preferred leaders are restored in a round; default 500.
+	LeaderMoves int
+	// ReplicaMoves bounds how many reassignments that the controller starts are under way; default 50.
+	ReplicaMoves int
+	// Clock defaults to the real one.
+	Clock clock.Clock
+	// Logger defaults to slog.Default().
+	Logger *slog.Logger
+}
+
+// EnsureDefaults fills in what was left out.
+func (o *Options) EnsureDefaults() {
+	if o.SessionTimeout == 0 {
+		o.SessionTimeout = 9 * time.Second
+	}
+	if o.BalanceEvery == 0 {
+		o.BalanceEvery = 5 * time.Second
+	}
+	if o.LeaderMoves == 0 {
+		o.LeaderMoves = 500
+	}
+	if o.ReplicaMoves == 0 {
+		o.ReplicaMoves = 50
+	}
+	if o.Clock == nil {
+		o.Clock = clock.Real{}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+}
+
+// Controller carries out the controller's decisions while this broker is the controller. It is safe for concurrent use.
+type Controller struct {
+	opts  Options
+	group *service.Group
+	wake  chan struct{}
+
+	// Of the loop alone.
+	epoch    int64              // of this reign; 0: not the controller
+	settled  *metadata.Image    // what the last complete pass over the partitions saw, nil: none
+	statuses controller.Cluster // and with which brokers
+	balance  time.Time          // when to balance next
+
+	mu struct {
+		sync.Mutex
+		tracker  *controller.Tracker // nil: not the controller
+		probing  map[base.BrokerID]struct{}
+		sweeping bool
+	}
+}
+
+// New starts a controller, which runs until Close.
+func New(opts Options) *Controller {
+	opts.EnsureDefaults()
+	c := &Controller{opts: opts, group: service.NewGroup(context.Background()), wake: make(chan struct{}, 1)}
+	c.mu.probing = map[base.BrokerID]struct{}{}
+	opts.Store.Subscribe(func(_, _ *metadata.Image) { c.signal() })
+	c.group.Go(c.run)
+	return c
+}
+
+// Close stops it and waits. The controller key keeps its name until another broker claims it.
+func (c *Controller) Close() { c.group.Stop() }
+
+func (c *Controller) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Answer is what a broker learns from its heartbeat.
+type Answer struct {
+	Fenced  bool // as the controller's image has it
+	MayStop bool // it said that it is leaving, and leads nothing that another could lead
+}
+
+// Heartbeat says that a broker is alive, and whether it wants to stop. kerr.NotController where this broker does not act as
+// the controller; kerr.BrokerIDNotRegistered and kerr.StaleBrokerEpoch where another registration stands, or where the
+// registration is too new for this image: try again.
+func (c *Controller) Heartbeat(id base.BrokerID, epoch int64, leaving bool) (Answer, error) {
+	image := c.opts.Store.Image()
+	cluster, err := c.heard(image, id, epoch, leaving)
+	if err != nil {
+		return Answer{}, err
+	}
+	answer := Answer{Fenced: !cluster[id].Alive(), MayStop: leaving}
+	if answer.Fenced || leaving {
+		c.signal()
+	}
+	if !leaving {
+		return answer, nil
+	}
+	for p := range image.AllPartitions() {
+		if p.Leader != id {
+			continue
+		}
+		if next, _ := controller.Next(p.State(), cluster, image.Rules(p)); next.Leader != id {
+			answer.MayStop = false
+			break
+		}
+	}
+	return answer, nil
+}
+
+func (c *Controller) heard(image *metadata.Image, id base.BrokerID, epoch int64, leaving bool) (controller.Cluster, error) {
+	now := c.opts.Clock.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.tracker == nil {
+		return nil, kerr.NotController
+	}
+	c.mu.tracker.Sync(registrations(image), now)
+	if err := c.mu.tracker.Heartbeat(id, epoch, leaving, now); err != nil {
+		return nil, err
+	}
+	return image.Cluster(c.mu.tracker.Leaving), nil
+}
+
+// Disconnected says that the connection over which a broker sent heartbeats broke: it is probed at once.
+func (c *Controller) Disconnected(id base.BrokerID, epoch int64) {
+	c.mu.Lock()
+	if c.mu.tracker != nil {
+		c.mu.tracker.Disconnected(id, epoch)
+	}
+	c.mu.Unlock()
+	c.signal()
+}
+
+func registrations(image *metadata.Image) []controller.Registration {
+	brokers := image.AllBrokers()
+	out := make([]controller.Registration, len(brokers))
+	for n, b := range brokers {
+		out[n] = controller.Registration{ID: b.ID, Epoch: b.Epoch, Fenced: b.Fenced}
+	}
+	return out
+}
