@@ -36,7 +36,7 @@ func TestKV(t *testing.T) {
 			return m.KV()
 		},
 		Compact: func(t *testing.T, kv metadata.KV, revision int64) {
-			if _, err := kv.(*KV).kv.Compact(t.Context(), revision); err != nil {
+			if _, err := kv.(*KV).local.Compact(t.Context(), revision); err != nil {
 				t.Fatal(err)
 			}
 		},

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/etcdserver"
 
+	"github.com/varvelog/varve/internal/clock"
 	"github.com/varvelog/varve/internal/service"
 	"github.com/varvelog/varve/metadata"
 )
@@ -19,11 +22,83 @@ const pageKeys = 1000
 // listAttempts bounds how often List starts again because its revision was compacted away between two pages.
 const listAttempts = 5
 
+// watchSilence is how long a watch over another node's member may hear nothing before it counts as lost; members speak up
+// every progressEvery.
+const (
+	progressEvery = time.Second
+	watchSilence  = 3 * progressEvery
+)
+
+var errSilent = errors.New("the member is silent")
+
 // KV is metadata.KV over etcd clients. It is safe for concurrent use.
+//
+// A voter uses its own member while that has a leader, and else the others, over TCP; a non-voter has only those. A read is
+// tried again with another member. A write is so only where it is certain that it was not applied.
 type KV struct {
-	kv      clientv3.KV
-	watcher clientv3.Watcher
+	local   clientv3.KV      // in process; nil on a non-voter
+	watcher clientv3.Watcher // TCP to the own member
+	server  *etcdserver.EtcdServer
+	others  *clientv3.Client // nil for a single voter
+	attempt time.Duration    // bounds one try where there are others
+	clock   clock.Clock
 	group   *service.Group // one goroutine for each watch
+}
+
+// localServes tells whether the own member is of use: it runs and has a leader. Nothing else shows at once that it is cut off.
+func (k *KV) localServes() bool {
+	if k.local == nil {
+		return false
+	}
+	select {
+	case <-k.server.StopNotify():
+		return false
+	default:
+		return k.others == nil || k.server.Leader() != 0
+	}
+}
+
+// try calls do with a member's client until it succeeds, fails for good, or four attempts' time has passed.
+func (k *KV) try(ctx context.Context, final func(error) bool, do func(context.Context, clientv3.KV) error) error {
+	if k.others == nil {
+		return do(ctx, k.local)
+	}
+	giveUp := k.clock.Now().Add(4 * k.attempt)
+	for first := true; ; first = false {
+		var kv clientv3.KV = k.others
+		if k.localServes() && first {
+			kv = k.local
+		}
+		attempt, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), k.attempt)
+		err := do(attempt, kv)
+		cancel()
+		if err == nil || ctx.Err() != nil || final(err) || !k.clock.Now().Before(giveUp) {
+			return err
+		}
+		timer := k.clock.NewTimer(retryPause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
+	}
+}
+
+// retryPause lies between two attempts: an election takes some hundred milliseconds.
+const retryPause = 50 * time.Millisecond
+
+// finalRead are errors of reads that no other member cures; finalWrite all errors but the refusal of a member that knows of no
+// leader, before it proposes anything.
+func finalRead(err error) bool  { return errors.Is(err, rpctypes.ErrCompacted) }
+func finalWrite(err error) bool { return !errors.Is(err, rpctypes.ErrNoLeader) }
+
+func (k *KV) get(ctx context.Context, key string, opts ...clientv3.OpOption) (resp *clientv3.GetResponse, err error) {
+	err = k.try(ctx, finalRead, func(ctx context.Context, kv clientv3.KV) (err error) {
+		resp, err = kv.Get(ctx, key, opts...)
+		return err
+	})
+	return resp, err
 }
 
 func keyValue(kv *mvccpb.KeyValue) metadata.KeyValue {
@@ -32,7 +107,7 @@ func keyValue(kv *mvccpb.KeyValue) metadata.KeyValue {
 
 // Get implements metadata.KV.
 func (k *KV) Get(ctx context.Context, key string) (metadata.KeyValue, bool, error) {
-	resp, err := k.kv.Get(ctx, key)
+	resp, err := k.get(ctx, key)
 	if err != nil {
 		return metadata.KeyValue{}, false, fmt.Errorf("etcd get: %w", err)
 	}
@@ -58,7 +133,7 @@ func (k *KV) List(ctx context.Context, prefix string) ([]metadata.KeyValue, int6
 func (k *KV) listOnce(ctx context.Context, prefix string) (kvs []metadata.KeyValue, revision int64, err error) {
 	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
 	for {
-		resp, err := k.kv.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageKeys), clientv3.WithRev(revision))
+		resp, err := k.get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageKeys), clientv3.WithRev(revision))
 		if err != nil {
 			return nil, 0, err
 		}
@@ -96,7 +171,11 @@ func (k *KV) Txn(ctx context.Context, cmps []metadata.Cmp, ops []metadata.Op) (m
 			thens[i] = clientv3.OpPut(op.Key, string(op.Value))
 		}
 	}
-	resp, err := k.kv.Txn(ctx).If(ifs...).Then(thens...).Commit()
+	var resp *clientv3.TxnResponse
+	err := k.try(ctx, finalWrite, func(ctx context.Context, kv clientv3.KV) (err error) {
+		resp, err = kv.Txn(ctx).If(ifs...).Then(thens...).Commit()
+		return err
+	})
 	if err != nil {
 		return metadata.TxnResult{}, fmt.Errorf("etcd txn: %w", err)
 	}
@@ -106,35 +185,104 @@ func (k *KV) Txn(ctx context.Context, cmps []metadata.Cmp, ops []metadata.Op) (m
 // Watch implements metadata.KV.
 func (k *KV) Watch(ctx context.Context, prefix string, from int64) <-chan metadata.Events {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
-	in := k.watcher.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(from))
-	out := make(chan metadata.Events)
+	opts := []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithRev(from)}
+	w := watch{out: make(chan metadata.Events)}
+	if k.localServes() {
+		w.in, w.lost = k.watcher.Watch(ctx, prefix, opts...), k.server.StopNotify()
+	} else {
+		k.watchOthers(ctx, &w, prefix, append(opts, clientv3.WithProgressNotify()))
+	}
 	if !k.group.Go(func(closed context.Context) {
-		defer close(out)
+		defer close(w.out)
+		defer w.close()
 		defer cancel()
 		defer context.AfterFunc(closed, cancel)()
-		forward(ctx, in, out)
+		w.forward(ctx)
 	}) {
 		cancel()
-		close(out)
+		w.close()
+		close(w.out)
 	}
-	return out
+	return w.out
+}
+
+// watchOthers opens a watch over TCP. Its watcher is its own: those of one client share a stream, and a new watch would join
+// one that hangs.
+func (k *KV) watchOthers(ctx context.Context, w *watch, prefix string, opts []clientv3.OpOption) {
+	w.watcher, w.clock = clientv3.NewWatcher(k.others), k.clock
+	ctx, cancel := context.WithCancel(ctx)
+	w.cancel = cancel
+	standing, done := context.WithTimeout(ctx, watchSilence)
+	defer done()
+	stop := context.AfterFunc(standing, cancel)
+	w.in = w.watcher.Watch(ctx, prefix, opts...)
+	stop()
+}
+
+// watch is one watch under way.
+type watch struct {
+	in   clientv3.WatchChan
+	out  chan metadata.Events
+	lost <-chan struct{} // closed when the own member has stopped: its client would try to reach it for ever
+
+	// Of a watch over another node's member, which silence ends:
+	watcher clientv3.Watcher
+	cancel  context.CancelFunc
+	clock   clock.Clock
+}
+
+func (w *watch) close() {
+	if w.watcher != nil {
+		w.cancel()
+		_ = w.watcher.Close() // its streams are cancelled either way
+	}
 }
 
 // forward translates until the watch ends.
-func forward(ctx context.Context, in clientv3.WatchChan, out chan<- metadata.Events) {
-	for resp := range in {
-		events := translate(resp)
+func (w *watch) forward(ctx context.Context) {
+	for {
+		resp, err := w.next(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		events := metadata.Events{Err: err}
+		if err == nil {
+			events = translate(resp)
+		}
 		if events.Err == nil && len(events.Events) == 0 {
 			continue
 		}
 		select {
-		case out <- events:
+		case w.out <- events:
 		case <-ctx.Done():
 			return
 		}
 		if events.Err != nil {
 			return
 		}
+	}
+}
+
+// next waits for one response.
+func (w *watch) next(ctx context.Context) (resp clientv3.WatchResponse, err error) {
+	var silence <-chan time.Time
+	if w.clock != nil {
+		timer := w.clock.NewTimer(watchSilence)
+		defer timer.Stop()
+		silence = timer.C
+	}
+	select {
+	case resp, ok := <-w.in:
+		if !ok {
+			return resp, errors.New("etcd watch: closed")
+		}
+		return resp, nil
+	case <-w.lost:
+		return resp, errors.New("etcd watch: the member has stopped")
+	case <-silence:
+		return resp, fmt.Errorf("etcd watch: %w", errSilent)
+	case <-ctx.Done():
+		return resp, ctx.Err()
 	}
 }
 
