@@ -1,0 +1,92 @@
+package replica
+
+import (
+	"slices"
+
+	"github.com/varvelog/varve/internal/base"
+)
+
+// Proposal is a change of the ISR that the leader wants. It is written with a compare on the partition's key being at Rev and,
+// for each broker that is added, on its registration being unfenced and of that epoch. One is in flight per partition: until
+// Update or Refused the leader counts the ISR of before and the proposed one (the maximal ISR, KIP-497).
+//
+// NB: an unknown outcome (a time-out) is neither. The write may still arrive: read the key again until it has moved on, or
+// repeat the same proposal, whose compare makes it harmless.
+type Proposal struct {
+	Rev   int64
+	Epoch base.LeaderEpoch
+	ISR   []base.BrokerID // in the order of the assignment
+	Added []Member
+}
+
+// Member is a broker and the epoch of its registration.
+type Member struct {
+	ID          base.BrokerID
+	BrokerEpoch int64
+}
+
+// Refused says that the proposal with that revision was not written and never will be. The leader proposes again from the next
+// tick on.
+func (l *Leader) Refused(rev int64) Effects {
+	if l.pending != nil && l.pending.Rev == rev {
+		l.pending, l.refused = nil, true
+	}
+	return l.effects(nil)
+}
+
+// Pending is the proposal in flight, nil for none.
+func (l *Leader) Pending() *Proposal { return l.pending }
+
+// expansion proposes a follower that has just fetched (Partition.maybeExpandIsr). That its end reaches the high watermark is
+// not enough: a new leader's may lag behind what its predecessor acknowledged, but the start of the leader's epoch does not.
+func (l *Leader) expansion(f *follower) *Proposal {
+	if !l.mayPropose() || slices.Contains(l.state.ISR, f.id) || !l.eligible(f) {
+		return nil
+	}
+	if f.end < l.highWater || f.end < l.epochStart {
+		return nil
+	}
+	return l.propose(func(id base.BrokerID) bool { return id == f.id || slices.Contains(l.state.ISR, id) }, Member{f.id, f.brokerEpoch})
+}
+
+// shrink proposes an ISR without those that have not caught up for LagMax (Partition.maybeShrinkIsr). The leader stays in.
+func (l *Leader) shrink() *Proposal {
+	lags := func(id base.BrokerID) bool {
+		i := indexOf(l.followers, id)
+		return i >= 0 && !l.caughtUp(&l.followers[i])
+	}
+	if !l.mayPropose() || !slices.ContainsFunc(l.state.ISR, lags) {
+		return nil
+	}
+	return l.propose(func(id base.BrokerID) bool { return slices.Contains(l.state.ISR, id) && !lags(id) })
+}
+
+func (l *Leader) mayPropose() bool { return l.pending == nil && !l.refused }
+
+// propose notes and returns the proposal of the replicas that in accepts.
+func (l *Leader) propose(in func(base.BrokerID) bool, added ...Member) *Proposal {
+	p := &Proposal{Rev: l.state.Rev, Epoch: l.state.Epoch, Added: added}
+	for _, id := range l.state.Replicas {
+		if in(id) {
+			p.ISR = append(p.ISR, id)
+		}
+	}
+	l.pending = p
+	return p
+}
+
+// counts reports whether the replica is in the maximal ISR.
+func (l *Leader) counts(id base.BrokerID) bool {
+	return slices.Contains(l.state.ISR, id) || l.pending != nil && slices.Contains(l.pending.ISR, id)
+}
+
+// caughtUp is ReplicaState.isCaughtUp.
+func (l *Leader) caughtUp(f *follower) bool {
+	return f.end == l.end || l.now.Sub(f.lastCaughtUp) <= l.lagMax
+}
+
+// eligible reports whether the broker may join the ISR: unfenced, and the incarnation that fetched.
+func (l *Leader) eligible(f *follower) bool {
+	epoch, unfenced := l.live[f.id]
+	return unfenced && epoch == f.brokerEpoch
+}
