@@ -10,7 +10,7 @@ import (
 	"github.com/varvelog/varve/record"
 )
 
-// Producers shows a partition's producer state as text.
+// ProducersOf shows a partition's producer state as text.
 func ProducersOf(p *Partition) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -46,4 +46,11 @@ func OpenBytesOf(p *Partition) (from base.Offset, bytes int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.mu.active.base, p.mu.active.bytes
+}
+
+// FollowsUnder is the epoch of the leader that a partition follows.
+func FollowsUnder(p *Partition) base.LeaderEpoch {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.following
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/metadata"
+	"github.com/varvelog/varve/metadata/controller"
 	"github.com/varvelog/varve/record"
 )
 
@@ -27,22 +28,26 @@ func newFollower(t *testing.T, epoch base.LeaderEpoch, o ingest.Options) (*env, 
 	leader, err := metadata.Open(t.Context(), metadata.Options{KV: e.kv, BrokerID: 1})
 	e.check(err)
 	defer leader.Close()
-	register := func() {
-		_, err := leader.RegisterBroker(t.Context(), metadata.Broker{ID: 1, Host: "localhost", Port: 9092})
-		e.check(err)
-	}
-	register()
+	_, err = leader.RegisterBroker(t.Context(), metadata.Broker{ID: 1, Host: "localhost", Port: 9092})
+	e.check(err)
 	_, err = leader.CreateTopic(t.Context(), metadata.TopicSpec{
 		Name: "t", Partitions: -1, ReplicationFactor: -1, Assignment: map[int32][]base.BrokerID{0: {1, followerID}},
 	}, false)
 	e.check(err)
 	tp := base.TopicPartition{Topic: "t"}
-	for p, _ := leader.Image().Partition(tp); p.LeaderEpoch < epoch; p, _ = leader.Image().Partition(tp) {
-		register()
+	reign, err := leader.ClaimController(t.Context())
+	e.check(err)
+	p, _ := leader.Image().Partition(tp)
+	applied, err := leader.ApplyPartitionChanges(t.Context(), reign, []metadata.PartitionChange{{Partition: *p, Next: controller.State{
+		Replicas: p.Replicas, ISR: p.Replicas, Leader: 1, LeaderEpoch: epoch, PartitionEpoch: p.PartitionEpoch + 1,
+	}}})
+	e.check(err)
+	if !applied[0] {
+		t.Fatal("the leader was not set")
 	}
 	e.until("the follower sees the leader's epoch", func() bool {
 		p, ok := e.meta.Image().Partition(tp)
-		return ok && p.LeaderEpoch == epoch && e.Replica(p.Log) != nil
+		return ok && p.LeaderEpoch == epoch && e.Replica(p.Log) != nil && ingest.FollowsUnder(e.Replica(p.Log)) == epoch
 	})
 	return e, tp
 }
