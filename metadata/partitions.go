@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -14,9 +15,9 @@ import (
 	"github.com/varvelog/varve/metadata/controller"
 )
 
-// changesPerTxn is how many partitions one transaction of a controller changes: a compare each, besides that of the
-// controller key.
-const changesPerTxn = MaxTxnOps - 1
+// changesPerTxn is how many partitions one transaction of a controller changes: a compare each, besides those of the
+// controller key and of the brokers that are elected.
+const changesPerTxn = MaxTxnOps - 28
 
 // State is what the controller decides about the partition. It shares the partition's slices.
 func (p *Partition) State() controller.State {
@@ -126,57 +127,124 @@ type PartitionChange struct {
 }
 
 // ApplyPartitionChanges writes decisions of the controller of an epoch, each by compare-and-swap, and returns when the image
-// shows them. applied[i] is false where partition i changed meanwhile: decide again. kerr.NotController where somebody
-// else is the controller; after any error the outcome of those not applied is unknown.
+// shows them. applied[i] is false where partition i changed meanwhile, or the broker that it elects was fenced or has
+// registered anew: decide again. kerr.NotController where somebody else is the controller; after any error the outcome of
+// those not applied is unknown.
 func (s *Store) ApplyPartitionChanges(ctx context.Context, controllerEpoch int64, changes []PartitionChange) (applied []bool, err error) {
-	applied = make([]bool, len(changes))
-	shown := int64(0)
-	for start := 0; start < len(changes); start += changesPerTxn {
-		end := min(start+changesPerTxn, len(changes))
-		revision, err := s.applyChunk(ctx, controllerEpoch, changes[start:end], applied[start:end])
-		shown = max(shown, revision)
-		if err != nil {
-			return applied, fmt.Errorf("change partitions: %w", err)
+	w := changeWriter{Store: s, epoch: controllerEpoch, changes: changes, applied: make([]bool, len(changes)), brokers: s.Image().brokers}
+	all := make([]int, len(changes))
+	for n := range all {
+		all[n] = n
+	}
+	for chunk := range slices.Chunk(all, changesPerTxn) {
+		if err := w.write(ctx, chunk); err != nil {
+			return w.applied, fmt.Errorf("change partitions: %w", err)
 		}
 	}
-	return applied, s.loader.await(ctx, shown)
+	return w.applied, s.loader.await(ctx, w.shown)
 }
 
-// applyChunk writes changes in one transaction. Where that does not hold as a whole, it is halved: one partition that
-// changed meanwhile costs a few transactions, not the rest of the chunk.
-func (s *Store) applyChunk(ctx context.Context, controllerEpoch int64, changes []PartitionChange, applied []bool) (revision int64, err error) {
-	cmps := []Cmp{Unchanged(controllerKey, controllerEpoch)}
-	var ops []Op
-	for n := range changes {
-		p := changes[n].Partition
-		invariants.Assert(changes[n].Next.PartitionEpoch > p.PartitionEpoch, "partition %s: epoch %d after %d", p.TP, changes[n].Next.PartitionEpoch, p.PartitionEpoch)
-		p.set(changes[n].Next)
+// changeWriter is one call of ApplyPartitionChanges.
+type changeWriter struct {
+	*Store
+	epoch   int64
+	changes []PartitionChange
+	applied []bool
+	brokers map[base.BrokerID]Broker // as the image had them
+	shown   int64                    // revision of the last write
+}
+
+// elected is the broker that a change makes the leader.
+func (c *PartitionChange) elected() (base.BrokerID, bool) {
+	return c.Next.Leader, c.Next.Leader != controller.NoLeader && c.Next.LeaderEpoch != c.Partition.LeaderEpoch
+}
+
+// write writes some changes in one transaction. Where that does not hold as a whole, those which elect a broker whose
+// registration is another are left out, and the rest is halved: one partition that changed meanwhile costs a few
+// transactions, not the rest of the chunk.
+func (w *changeWriter) write(ctx context.Context, chunk []int) error {
+	chunk = slices.DeleteFunc(slices.Clone(chunk), func(n int) bool {
+		id, elects := w.changes[n].elected()
+		return elects && (w.brokers[id].Rev == 0 || w.brokers[id].Fenced)
+	})
+	if len(chunk) == 0 {
+		return nil
+	}
+	cmps, ops, leaders := w.txn(chunk)
+	if len(cmps) > MaxTxnOps { // of many brokers
+		return w.halves(ctx, chunk)
+	}
+	started := w.opts.Clock.Now()
+	res, err := w.kv.Txn(ctx, cmps, ops)
+	w.recorder.txn(ctx, "change partitions", w.opts.Clock.Now().Sub(started), res, err)
+	if err != nil {
+		return wrapKV(err, "write partition keys")
+	}
+	if res.Committed {
+		for _, n := range chunk {
+			w.applied[n] = true
+		}
+		w.shown = res.Revision
+		return nil
+	}
+	if err := w.stillController(ctx, w.epoch); err != nil {
+		return err
+	}
+	moved, err := w.registeredAnew(ctx, leaders)
+	if err != nil {
+		return err
+	}
+	if moved {
+		return w.write(ctx, chunk)
+	}
+	if len(chunk) == 1 {
+		return nil
+	}
+	return w.halves(ctx, chunk)
+}
+
+func (w *changeWriter) halves(ctx context.Context, chunk []int) error {
+	half := len(chunk) / 2
+	if err := w.write(ctx, chunk[:half]); err != nil {
+		return err
+	}
+	return w.write(ctx, chunk[half:])
+}
+
+// txn compares the controller, each partition and each broker that is elected.
+func (w *changeWriter) txn(chunk []int) (cmps []Cmp, ops []Op, leaders []base.BrokerID) {
+	cmps = []Cmp{Unchanged(controllerKey, w.epoch)}
+	for _, n := range chunk {
+		p := w.changes[n].Partition
+		next := w.changes[n].Next
+		invariants.Assert(next.PartitionEpoch > p.PartitionEpoch, "partition %s: epoch %d after %d", p.TP, next.PartitionEpoch, p.PartitionEpoch)
+		if id, elects := w.changes[n].elected(); elects && !slices.Contains(leaders, id) {
+			leaders = append(leaders, id)
+			cmps = append(cmps, Unchanged(brokerKey(id), w.brokers[id].Rev))
+		}
+		p.set(next)
 		key := partitionKey(p.TopicID, p.TP.Partition)
 		cmps = append(cmps, Unchanged(key, p.Rev))
 		ops = append(ops, Put(key, encode(p.record())))
 	}
-	started := s.opts.Clock.Now()
-	res, err := s.kv.Txn(ctx, cmps, ops)
-	s.recorder.txn(ctx, "change partitions", s.opts.Clock.Now().Sub(started), res, err)
-	if err != nil {
-		return 0, wrapKV(err, "write partition keys")
-	}
-	if res.Committed {
-		for n := range applied {
-			applied[n] = true
+	return cmps, ops, leaders
+}
+
+// registeredAnew marks brokers whose registration is not the one that the image had: nothing elects them now.
+func (w *changeWriter) registeredAnew(ctx context.Context, leaders []base.BrokerID) (any bool, err error) {
+	w.brokers = maps.Clone(w.brokers)
+	for _, id := range leaders {
+		b, _, err := w.readBroker(ctx, id)
+		if err != nil {
+			return false, err
 		}
-		return res.Revision, nil
+		if b.Rev != w.brokers[id].Rev {
+			any = true
+			b.Fenced = true
+			w.brokers[id] = b
+		}
 	}
-	if err := s.stillController(ctx, controllerEpoch); err != nil || len(changes) == 1 {
-		return 0, err
-	}
-	half := len(changes) / 2
-	first, err := s.applyChunk(ctx, controllerEpoch, changes[:half], applied[:half])
-	if err != nil {
-		return first, err
-	}
-	second, err := s.applyChunk(ctx, controllerEpoch, changes[half:], applied[half:])
-	return max(first, second), err
+	return any, nil
 }
 
 // ISRMember is a broker in a proposed ISR, and the registration whose fetches the leader saw.

@@ -195,7 +195,7 @@ func chooseLeader(s *State, c Cluster) base.BrokerID {
 	switch {
 	case !ok:
 		return NoLeader
-	case slices.Contains(s.ISR, s.Leader) && c[s.Leader] >= c[id] && !slices.Contains(s.Removing, s.Leader):
+	case slices.Contains(s.ISR, s.Leader) && c[s.Leader] >= c[id]:
 		return s.Leader
 	default:
 		return id

@@ -45,6 +45,7 @@ type cluster struct {
 		raft base.BrokerID          // who is etcd's leader
 	}
 	disks map[base.BrokerID]int
+	slow  *rand.Rand // not nil: everything that goes to the KV or comes from it takes a while
 	audit *audit
 }
 
@@ -83,7 +84,7 @@ func (c *cluster) node(id base.BrokerID) *node {
 
 func (c *cluster) start(id base.BrokerID) *node {
 	store, err := metadata.Open(context.Background(), metadata.Options{
-		KV: c.kv, BrokerID: id, Logger: slog.New(slog.DiscardHandler), Static: map[string]string{"min.insync.replicas": "2"},
+		KV: c.seam(), BrokerID: id, Logger: slog.New(slog.DiscardHandler), Static: map[string]string{"min.insync.replicas": "2"},
 	})
 	if err != nil {
 		c.t.Fatal(err)
@@ -103,6 +104,56 @@ func (c *cluster) start(id base.BrokerID) *node {
 	c.mu.Unlock()
 	n.group.Go(func(ctx context.Context) { c.live(ctx, n) })
 	return n
+}
+
+// slowKV delays writes on their way there and back, and what a watch brings; a write that is under way is not stopped by the
+// death of its writer.
+type slowKV struct {
+	*memkv.KV
+	mu struct {
+		sync.Mutex
+		r *rand.Rand
+	}
+	group *service.Group
+}
+
+func (c *cluster) seam() metadata.KV {
+	if c.slow == nil {
+		return c.kv
+	}
+	k := &slowKV{KV: c.kv, group: c.audit.group}
+	k.mu.r = rand.New(rand.NewPCG(c.slow.Uint64(), 1))
+	return k
+}
+
+func (k *slowKV) wait(most int) {
+	k.mu.Lock()
+	d := time.Duration(k.mu.r.IntN(most)) * time.Millisecond
+	k.mu.Unlock()
+	time.Sleep(d) // of the bubble
+}
+
+func (k *slowKV) Txn(ctx context.Context, cmps []metadata.Cmp, ops []metadata.Op) (metadata.TxnResult, error) {
+	k.wait(30)
+	res, err := k.KV.Txn(context.WithoutCancel(ctx), cmps, ops)
+	k.wait(30)
+	return res, err
+}
+
+func (k *slowKV) Watch(ctx context.Context, prefix string, from int64) <-chan metadata.Events {
+	in, out := k.KV.Watch(ctx, prefix, from), make(chan metadata.Events)
+	k.group.Go(func(context.Context) {
+		defer close(out)
+		for batch := range in {
+			k.wait(300)
+			select {
+			case out <- batch:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return out
 }
 
 // stop ends a broker as kill -9 does for the others: its connection breaks, its port refuses.
@@ -469,6 +520,9 @@ func TestChaos(t *testing.T) {
 			c := newCluster(t)
 			defer c.close()
 			r := rand.New(rand.NewPCG(seed, 3))
+			if seed%4 > 0 {
+				c.slow = rand.New(rand.NewPCG(seed, 4))
+			}
 			for id := base.BrokerID(1); id <= 4; id++ {
 				c.start(id)
 			}
