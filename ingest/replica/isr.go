@@ -6,12 +6,12 @@ import (
 	"github.com/varvelog/varve/internal/base"
 )
 
-// Proposal is a change of the ISR that the leader wants. It is written with a compare on the partition's key being at Rev and,
-// for each broker that is added, on its registration being unfenced and of that epoch. One is in flight per partition: until
-// Update or Refused the leader counts the ISR of before and the proposed one (the maximal ISR, KIP-497).
+// Proposal is a change of the ISR that the leader wants. It is written once, with a compare on the partition's key being at Rev
+// and, for each broker that is added, on its registration being unfenced and of that epoch. One is in flight per partition:
+// until it is settled the leader counts the ISR of before and the proposed one (the maximal ISR, KIP-497).
 //
-// NB: an unknown outcome (a time-out) is neither. The write may still arrive: read the key again until it has moved on, or
-// repeat the same proposal, whose compare makes it harmless.
+// What settles it is the key at a later revision (Update: of its own commit, of an image, or as read when the compare failed) or
+// a definite refusal (Refused). A time-out is neither (Unknown).
 type Proposal struct {
 	Rev   int64
 	Epoch base.LeaderEpoch
@@ -25,13 +25,27 @@ type Member struct {
 	BrokerEpoch int64
 }
 
-// Refused says that the proposal with that revision was not written and never will be. The leader proposes again from the next
-// tick on.
-func (l *Leader) Refused(rev int64) Effects {
-	if l.pending != nil && l.pending.Rev == rev {
+// Refused says that the proposal based on rev was answered and not written; current is the key as the same transaction read it. Where the key
+// has moved on, that is an Update: the proposal may have been what moved it. Where it has not, a broker that was to be added is
+// fenced or has registered anew, and the leader proposes again from the next tick on.
+//
+// NB: after Unknown a refusal settles nothing, nor does a late one of an earlier proposal: another write may still arrive.
+func (l *Leader) Refused(rev int64, current State) Effects {
+	if l.pending != nil && l.pending.Rev == rev && current.Rev == rev && !l.unknown {
 		l.pending, l.refused = nil, true
 	}
-	return l.effects(nil)
+	return l.Update(current)
+}
+
+// Unknown says that the write of the proposal based on rev was not answered: it may have happened, or may still. The effects hold a
+// write of the ISR as it is, with the same compare. Whichever comes first moves the key, so that the other is void; until that is
+// seen the leader counts both.
+func (l *Leader) Unknown(rev int64) Effects {
+	if l.pending == nil || l.pending.Rev != rev {
+		return l.effects(nil)
+	}
+	l.unknown = true
+	return l.effects(&Proposal{Rev: rev, Epoch: l.state.Epoch, ISR: l.state.ISR})
 }
 
 // Pending is the proposal in flight, nil for none.
@@ -71,7 +85,7 @@ func (l *Leader) propose(in func(base.BrokerID) bool, added ...Member) *Proposal
 			p.ISR = append(p.ISR, id)
 		}
 	}
-	l.pending = p
+	l.pending, l.unknown = p, false
 	return p
 }
 

@@ -47,6 +47,7 @@ type Leader struct {
 	highWater  base.Offset
 	followers  []follower // the replicas but this one, in the order of the assignment
 	pending    *Proposal  // in flight (KIP-497)
+	unknown    bool       // a write of pending was not answered
 	refused    bool       // propose nothing more before the next tick
 	waiting    []wait     // ascending by end
 	now        time.Time  // the latest that was passed in
@@ -66,7 +67,7 @@ type follower struct {
 type Effects struct {
 	HighWatermark base.Offset // the current one
 	Advanced      bool        // it has moved
-	Proposal      *Proposal   // to be written; answer with Update or Refused
+	Proposal      *Proposal   // to be written; answer with Update, Refused or Unknown
 	Done          []Done      // appends to be answered
 }
 
@@ -192,8 +193,8 @@ func (l *Leader) Update(s State) Effects {
 		return l.effects(nil)
 	}
 	if s.Rev > l.state.Rev {
-		// The key has changed, so a proposal that compares the old revision was this change, or will be refused.
-		l.pending, l.refused = nil, false
+		// The key has changed, so a proposal that compares the old revision was this change, or is void.
+		l.pending, l.unknown, l.refused = nil, false, false
 	}
 	inSync := l.state.ISR
 	l.state = s

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/varvelog/varve/internal/base"
 )
 
 var (
@@ -40,7 +38,7 @@ func TestModel(t *testing.T) {
 	}
 }
 
-type modelStats struct{ Committed, Acked, Elections, Truncations, Expansions, Readable int }
+type modelStats struct{ Committed, Acked, Elections, Truncations, Expansions int }
 
 func (s *modelStats) add(o modelStats) {
 	s.Committed += o.Committed
@@ -114,8 +112,8 @@ func (w *walk) step() string {
 		return "time"
 	default:
 		if l := w.leader(); l != nil {
-			l.repropose()
-			return fmt.Sprintf("propose again at %d", l.id)
+			l.timeOut()
+			return fmt.Sprintf("time-out of a proposal at %d", l.id)
 		}
 	}
 	return w.work(n)
@@ -238,5 +236,3 @@ func (c *cluster) String() string {
 	}
 	return b.String()
 }
-
-var _ = base.NoOffset

@@ -215,10 +215,10 @@ func (n *node) done(done []Done) {
 	}
 }
 
-// repropose sends the proposal in flight again: its outcome may be unknown.
-func (n *node) repropose() {
+// timeOut gives up waiting for the answer to the proposal in flight.
+func (n *node) timeOut() {
 	if p := n.leader.Pending(); p != nil {
-		n.c.send(message{from: n.id, proposal: p})
+		n.effects(n.leader.Unknown(p.Rev))
 	}
 }
 
