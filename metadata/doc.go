@@ -12,5 +12,11 @@
 // something that the next Open finishes. A write whose outcome is unknown is never repeated blindly: it is returned as an
 // error, and the caller reads again.
 //
+// Several brokers write at once. A partition's state and a registration change by compare-and-swap on their keys
+// (partitions.go, brokers.go); what a controller writes compares the controller key as well, so that a former one changes
+// nothing. What is decided is in metadata/controller, who carries it out in metadata/controller/run. A broker registers
+// fenced and serves nothing, not even what it led before, until the controller has unfenced it; one that is alone does all of
+// this in its registration. A pending change of a topic is finished by others only when its writer is fenced or gone.
+//
 // The package never holds what grows with traffic or retention: no segment lists, no committed offsets (I11).
 package metadata

@@ -24,6 +24,8 @@ func TestPlace(t *testing.T) {
 	f(three, 3, 3, "[[1 2 3] [2 1 3] [3 1 2]]")
 	f([]Broker{{ID: 1, Leaders: 2, Replicas: 2}, {ID: 2}}, 3, 1, "[[2] [2] [1]]")
 	f(racks, 2, 2, "[[1 3] [2 4]]")
+	f([]Broker{{ID: 1, Fenced: true}, {ID: 2, Leaders: 5, Replicas: 5}, {ID: 3, Leaders: 9, Replicas: 9}}, 1, 3, "[[2 3 1]]")
+	f([]Broker{{ID: 1, Fenced: true}, {ID: 2}, {ID: 3}}, 2, 2, "[[2 3] [3 2]]")
 }
 
 func TestPlaceSpreads(t *testing.T) {
