@@ -103,6 +103,7 @@ func (c *cluster) start(id base.BrokerID) *node {
 	n.leadership <- c.mu.raft == id
 	c.mu.Unlock()
 	n.group.Go(func(ctx context.Context) { c.live(ctx, n) })
+	n.group.Go(func(ctx context.Context) { c.lead(ctx, n) })
 	return n
 }
 
@@ -196,7 +197,21 @@ func (c *cluster) elect(id base.BrokerID) {
 	}
 }
 
-// live sends heartbeats and lets the partitions that the broker leads have every broker that is up in their ISR.
+// lead lets the partitions that the broker leads have every broker that is up in their ISR.
+func (c *cluster) lead(ctx context.Context, n *node) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			c.propose(ctx, n)
+		}
+	}
+}
+
+// live sends heartbeats.
 func (c *cluster) live(ctx context.Context, n *node) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -215,7 +230,6 @@ func (c *cluster) live(ctx context.Context, n *node) {
 		if raft != nil {
 			_, _ = raft.controller.Heartbeat(n.id, n.epoch, n.leaving) // a controller that is not ready is asked again
 		}
-		c.propose(ctx, n)
 	}
 }
 
@@ -249,7 +263,13 @@ func (c *cluster) unsettled() string {
 	for _, n := range c.nodes() {
 		image := n.store.Image()
 		if up := len(c.nodes()); len(image.Brokers()) != up {
-			return fmt.Sprintf("broker %d sees %v of %d serve", n.id, image.Brokers(), up)
+			why := ""
+			for _, b := range image.AllBrokers() {
+				if p := image.Unready(b); p != nil {
+					why += fmt.Sprintf("; %d waits for %+v", b.ID, *p)
+				}
+			}
+			return fmt.Sprintf("broker %d at %d sees %v of %d serve, controller %d%s", n.id, image.Revision(), image.AllBrokers(), up, image.Controller(), why)
 		}
 		for p := range image.AllPartitions() {
 			if p.Leader != p.Replicas[0] || len(p.ISR) != len(p.Replicas) || len(p.ELR) > 0 || len(p.Adding)+len(p.Removing) > 0 {
@@ -548,14 +568,31 @@ func TestChaos(t *testing.T) {
 	}
 }
 
+// expendable reports whether each partition has a replica besides that of a broker which holds what was committed.
+func (c *cluster) expendable(id base.BrokerID) bool {
+	time.Sleep(2 * time.Second) // of the bubble: what is under way arrives
+	image := c.nodes()[0].store.Image()
+	for p := range image.AllPartitions() {
+		if !slices.ContainsFunc(slices.Concat(p.ISR, p.ELR), func(other base.BrokerID) bool {
+			b, _ := image.BrokerByID(other)
+			return other != id && !b.Wiped
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
 func (c *cluster) disturb(r *rand.Rand) {
 	id := base.BrokerID(1 + r.IntN(4))
 	up := c.node(id) != nil
-	switch op := r.IntN(10); {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	switch op := r.IntN(13); {
 	case op < 3 && up && len(c.nodes()) > 2:
 		c.stop(id)
 	case op < 6 && !up:
-		if len(c.nodes()) == 3 && r.IntN(2) == 0 {
+		if r.IntN(2) == 0 && c.expendable(id) {
 			c.disks[id]++
 		}
 		c.start(id)
@@ -566,8 +603,15 @@ func (c *cluster) disturb(r *rand.Rand) {
 		c.mu.Lock()
 		c.mu.cut[id] = !c.mu.cut[id]
 		c.mu.Unlock()
-	case op >= 8:
+	case op == 8 || op == 9:
 		c.elect(id)
+	case op == 10 && up: // refused where too few brokers are known
+		_, _ = c.node(id).store.CreateTopic(ctx, metadata.TopicSpec{Name: fmt.Sprint("t", r.IntN(1000)), Partitions: 1 + r.Int32N(8), ReplicationFactor: 3}, false)
+	case op == 11 && up:
+		target := []base.BrokerID{id, id%4 + 1, (id+1)%4 + 1}
+		_ = c.node(id).store.Reassign(ctx, base.TopicPartition{Topic: "t", Partition: r.Int32N(20)}, target)
+	case op == 12 && up:
+		_ = c.node(id).store.ElectLeader(ctx, base.TopicPartition{Topic: "t", Partition: r.Int32N(20)}, false)
 	}
 }
 
