@@ -316,13 +316,15 @@ type partition struct {
 	Leader             base.BrokerID
 	LeaderEpoch        base.LeaderEpoch
 	PartitionEpoch     int32
-	rev                int64
+	rev, created       int64
 }
 
 type broker struct {
 	Epoch         int64
 	Fenced, Wiped bool
-	registered    int64 // revision of the registration
+	Disk          string
+	served        string // the disk with which it served last
+	registered    int64  // revision of the registration
 }
 
 func newAudit(t *testing.T, kv *memkv.KV) *audit {
@@ -347,7 +349,7 @@ func (a *audit) event(e metadata.Event) {
 	case e.Deleted:
 		delete(a.partitions, key)
 	case strings.HasPrefix(key, "partition/"):
-		p := partition{rev: e.KV.ModRevision}
+		p := partition{rev: e.KV.ModRevision, created: e.KV.CreateRevision}
 		if err := json.Unmarshal(e.KV.Value, &p); err != nil {
 			a.t.Error(err)
 		}
@@ -396,7 +398,10 @@ func (a *audit) partition(key string, p partition) {
 
 func (a *audit) broker(id base.BrokerID, b broker, rev int64) {
 	old, had := a.brokers[id]
-	b.registered = old.registered
+	b.registered, b.served = old.registered, old.served
+	if !b.Fenced {
+		b.served = b.Disk
+	}
 	if b.Epoch != old.Epoch {
 		b.registered = rev
 		if had && b.Epoch < old.Epoch {
@@ -411,7 +416,7 @@ func (a *audit) broker(id base.BrokerID, b broker, rev int64) {
 		if p.Leader == id && p.rev < b.registered {
 			a.t.Errorf("broker %d serves and leads %s from before its registration: %+v", id, key, p)
 		}
-		if old.Wiped && (slices.Contains(p.ISR, id) || slices.Contains(p.ELR, id)) && p.rev < b.registered {
+		if old.served != b.Disk && (slices.Contains(p.ISR, id) || slices.Contains(p.ELR, id)) && p.created < b.registered {
 			a.t.Errorf("broker %d serves with another disk and is counted on: %s %+v", id, key, p)
 		}
 	}
