@@ -26,7 +26,8 @@ type Options struct {
 	MemoryBytes int64
 	// DiskBytes bounds the block files, each rounded up to 4 KiB. 0: no disk tier.
 	DiskBytes int64
-	// Dir holds the block files; it belongs to this cache alone. Required where DiskBytes > 0.
+	// Dir holds the block files; it belongs to this cache alone. Required where DiskBytes > 0; where that is 0, what an earlier
+	// run has left in it is removed.
 	Dir string
 	// BlockBytes is the unit of download and of caching. Blocks on disk of another size are removed. Default: 1 MiB.
 	BlockBytes int
@@ -140,8 +141,11 @@ func New(source objstore.Reader, opts Options) (*Cache, error) {
 	if c.metrics, err = newMetrics(opts.Meter, c); err != nil {
 		return nil, fmt.Errorf("cache: metrics: %w", err)
 	}
-	if c.disk != nil {
+	switch {
+	case c.disk != nil:
 		c.group.Go(c.scan)
+	case opts.Dir != "":
+		c.group.Go(c.removeUnused)
 	}
 	return c, nil
 }

@@ -153,6 +153,22 @@ func (c *Cache) scan(ctx context.Context) {
 	c.mu.Unlock()
 }
 
+// removeUnused removes the block files of an earlier run that had a disk tier.
+func (c *Cache) removeUnused(context.Context) {
+	names, err := c.opts.FS.List(c.opts.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, "v") {
+			err = errors.Join(err, c.opts.FS.RemoveAll(c.opts.FS.PathJoin(c.opts.Dir, name)))
+		}
+	}
+	if err != nil {
+		c.opts.Logger.Warn("unused cache blocks not removed", slogErr(err))
+	}
+}
+
 // adopt enters block files into the index and returns those that have no room or are there already.
 func (c *Cache) adopt(files []found) []*entry[diskEntry] {
 	c.mu.Lock()

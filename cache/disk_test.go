@@ -244,3 +244,22 @@ func FuzzParseName(f *testing.F) {
 		}
 	})
 }
+
+// TestUnusedBlocksAreRemoved starts without a disk tier where an earlier run had one.
+func TestUnusedBlocksAreRemoved(t *testing.T) {
+	disk := vfs.NewMem()
+	object := objtest.Pattern(1, 1000)
+	src := newSource(bucketWith(t, map[string][]byte{"k": object}))
+	c := newCache(t, src, Options{BlockBytes: 100, DiskBytes: 1 << 20, Dir: "/cache", FS: disk})
+	mustRead(t, c, "k", object, 0, 1000)
+	settle(t, c)
+	c.Close()
+	if names, err := disk.List("/cache"); err != nil || len(names) == 0 {
+		t.Fatalf("the first run left %v (%v)", names, err)
+	}
+	newCache(t, src, Options{BlockBytes: 100, Dir: "/cache", FS: disk})
+	waitFor(t, func() bool {
+		names, err := disk.List("/cache")
+		return err == nil && len(names) == 0
+	})
+}

@@ -5,6 +5,8 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+
+	"github.com/varvelog/varve/record"
 )
 
 // metrics are the instruments of the write path.
@@ -41,6 +43,14 @@ func newMetrics(m metric.Meter, g *Ingest) (*metrics, error) {
 		{"varve_ingest_untiered_limit_bytes", "Above it the largest open ranges are sealed early.", func() int64 { return g.opts.UntieredBytes }},
 		{"varve_ingest_hot_bytes", "Bytes of record batches in the hot store.", g.hotBytes},
 		{"varve_ingest_hot_limit_bytes", "Budget of tiered bytes that stay hot without local.retention (varve.hot.bytes).", func() int64 { return g.opts.HotBytes }},
+		{"varve_ingest_decompressions", "Batches that are being decompressed, or compressed anew.", func() int64 {
+			now, _, _ := record.Decompressions()
+			return int64(now)
+		}},
+		{"varve_ingest_decompressions_limit", "How many may be at a time: two per processor; and one large one beside them.", func() int64 {
+			_, limit, large := record.Decompressions()
+			return int64(limit + large)
+		}},
 		{"varve_ingest_partitions", "Partitions that this broker holds.", func() int64 { return int64(len(g.all())) }},
 	}
 	for _, ga := range gauges {

@@ -129,9 +129,11 @@ func Recompress(b Batch, codec Codec, level int) (Batch, error) {
 		return b, nil
 	}
 	records := b.payload()
+	h := decompressions.enter()
+	defer h.leave()
 	if b.Codec() != CodecNone {
 		var err error
-		if records, err = inflateAll(b.Codec(), records, 0); err != nil {
+		if records, err = inflateAll(h, b.Codec(), records, 0); err != nil {
 			return nil, b.corrupt(err)
 		}
 	}

@@ -39,7 +39,7 @@ var xerialMagic = []byte{0x82, 'S', 'N', 'A', 'P', 'P', 'Y', 0}
 
 const xerialHeader = 16
 
-// The pools below are the package's only variables that change. They hold idle (de)compressors and carry no state from
+// The pools below, and the gate, are the package's only variables that change. They hold idle (de)compressors and carry no state from
 // one use to the next; Prepare and Each have no receiver that could own them.
 var (
 	inflaters    [CodecZstd + 1]sync.Pool
@@ -63,8 +63,9 @@ type inflater struct {
 }
 
 // inflate returns a scanner over the decompressed payload of a batch and the inflater that it reads from, which must be
-// closed after the last use of the scanner. No more than limit bytes come out of it.
-func inflate(c Codec, payload []byte, limit int) (scanner, *inflater, error) {
+// closed after the last use of the scanner. No more than limit bytes come out of it. The caller's place in the gate becomes that
+// of a large batch where the codec's window asks for it.
+func inflate(h *hold, c Codec, payload []byte, limit int) (scanner, *inflater, error) {
 	if limit <= 0 {
 		limit = defaultMaxInflated
 	}
@@ -86,7 +87,7 @@ func inflate(c Codec, payload []byte, limit int) (scanner, *inflater, error) {
 			return scanner{}, nil, err
 		}
 	}
-	src, err := inf.open(payload, limit)
+	src, err := inf.open(h, payload, limit)
 	if err != nil {
 		inf.close()
 		return scanner{}, nil, err
@@ -111,7 +112,7 @@ func (inf *inflater) close() {
 }
 
 // open starts the codec's stream on the payload.
-func (inf *inflater) open(payload []byte, limit int) (io.Reader, error) {
+func (inf *inflater) open(h *hold, payload []byte, limit int) (io.Reader, error) {
 	inf.src.Reset(payload)
 	switch inf.codec {
 	case CodecGzip:
@@ -129,17 +130,20 @@ func (inf *inflater) open(payload []byte, limit int) (io.Reader, error) {
 		inf.lz4.Reset(&inf.src)
 		return inf.lz4, nil
 	}
-	return inf.openZstd(payload, limit)
+	return inf.openZstd(h, payload, limit)
 }
 
 // openZstd starts a streaming decoder, whose memory is the window that the frame declares.
-func (inf *inflater) openZstd(payload []byte, limit int) (io.Reader, error) {
-	var h zstd.Header
-	if err := h.Decode(payload); err == nil {
-		if h.SingleSegment && h.FrameContentSize > uint64(limit) {
+func (inf *inflater) openZstd(h *hold, payload []byte, limit int) (io.Reader, error) {
+	var frame zstd.Header
+	if err := frame.Decode(payload); err == nil {
+		if frame.SingleSegment && frame.FrameContentSize > uint64(limit) {
 			return nil, errInflated
 		}
-		inf.large = max(h.WindowSize, h.FrameContentSize) > pooledSize
+		inf.large = max(frame.WindowSize, frame.FrameContentSize) > pooledSize
+	}
+	if inf.large {
+		h.enlarge()
 	}
 	if inf.zstd == nil {
 		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
@@ -236,8 +240,18 @@ func (r *snappyReader) nextBlock() error {
 }
 
 // inflateAll decompresses a batch's payload into memory of its own, bounded by limit.
-func inflateAll(c Codec, payload []byte, limit int) ([]byte, error) {
-	s, inf, err := inflate(c, payload, limit)
+func inflateAll(h *hold, c Codec, payload []byte, limit int) (records []byte, err error) {
+	err = h.withRoom(limit, func(limit int) (err error) {
+		records, err = inflateWithin(h, c, payload, limit)
+		return err
+	})
+	return records, err
+}
+
+func isInflated(err error) bool { return errors.Is(err, errInflated) }
+
+func inflateWithin(h *hold, c Codec, payload []byte, limit int) ([]byte, error) {
+	s, inf, err := inflate(h, c, payload, limit)
 	if err != nil {
 		return nil, err
 	}

@@ -30,11 +30,19 @@ func (b Batch) Each(fn func(Record) bool) error { return b.decode(0, fn) }
 func (b Batch) decode(limit int, fn func(Record) bool) error {
 	records := b.payload()
 	if b.Codec() != CodecNone {
+		h := decompressions.enter()
 		var err error
-		if records, err = inflateAll(b.Codec(), records, limit); err != nil {
+		records, err = inflateAll(h, b.Codec(), records, limit)
+		h.leave() // fn may do anything, also read another batch
+		if err != nil {
 			return b.corrupt(err)
 		}
 	}
+	return b.scan(records, fn)
+}
+
+// scan calls fn for the records of the batch, which are not compressed.
+func (b Batch) scan(records []byte, fn func(Record) bool) error {
 	s := scanner{buf: records}
 	var f fields
 	for range b.Count() {
@@ -76,7 +84,9 @@ func (b Batch) find(match func(ms int64) bool) (base.Offset, int64, bool, error)
 	if b.Codec() != CodecNone {
 		var inf *inflater
 		var err error
-		if s, inf, err = inflate(b.Codec(), b.payload(), 0); err != nil {
+		h := decompressions.enter()
+		defer h.leave()
+		if s, inf, err = inflate(h, b.Codec(), b.payload(), 0); err != nil {
 			return base.NoOffset, NoTimestamp, false, b.corrupt(err)
 		}
 		defer inf.close()

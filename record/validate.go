@@ -196,7 +196,10 @@ func keep(b Batch, p *Policy) (Batch, error) {
 			return nil, err
 		}
 	} else {
-		s, inf, err := inflate(b.Codec(), b.payload(), p.MaxInflatedBytes)
+		h := decompressions.enter()
+		defer h.leave()
+		v.hold = h
+		s, inf, err := inflate(h, b.Codec(), b.payload(), p.MaxInflatedBytes)
 		if err != nil {
 			return nil, undecodable(err)
 		}
@@ -218,13 +221,16 @@ func keep(b Batch, p *Policy) (Batch, error) {
 // convert validates a batch and compresses it anew. The client's bytes are left alone.
 func convert(b Batch, target Codec, p *Policy) (Batch, error) {
 	records := b.payload()
+	h := decompressions.enter() // also where it only compresses: that has memory of its own too
+	defer h.leave()
 	if b.Codec() != CodecNone {
 		var err error
-		if records, err = inflateAll(b.Codec(), records, p.MaxInflatedBytes); err != nil {
+		if records, err = inflateAll(h, b.Codec(), records, p.MaxInflatedBytes); err != nil {
 			return nil, undecodable(err)
 		}
 	}
 	v := newPass(b, p)
+	v.hold = h
 	s := scanner{buf: records}
 	if err := v.run(&s); err != nil {
 		return nil, err
@@ -257,6 +263,7 @@ type pass struct {
 	maxMs    int64
 	renumber bool // the offset deltas of a compressed batch are not 0..n-1
 	refused  *refusals
+	hold     *hold // nil where nothing is decompressed
 }
 
 func newPass(b Batch, p *Policy) pass { return pass{batch: b, policy: p, maxMs: NoTimestamp} }
@@ -396,11 +403,14 @@ func (v *pass) rebuild(target Codec) (Batch, error) {
 	b := v.batch
 	b.setAttributes(b.attributes() &^ attrLogAppendTime) // a client's: decode must give the records' own timestamps
 	var records []Record
-	err := b.decode(v.policy.MaxInflatedBytes, func(r Record) bool {
-		r.Offset = base.Offset(len(records))
-		records = append(records, r)
-		return true
-	})
+	payload, err := inflateAll(v.hold, b.Codec(), b.payload(), v.policy.MaxInflatedBytes)
+	if err == nil {
+		err = b.scan(payload, func(r Record) bool {
+			r.Offset = base.Offset(len(records))
+			records = append(records, r)
+			return true
+		})
+	}
 	if err != nil {
 		return nil, undecodable(err)
 	}
