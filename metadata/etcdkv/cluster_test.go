@@ -33,6 +33,7 @@ type trio struct {
 
 func newTrio(t *testing.T, voters int) *trio {
 	t.Helper()
+	t.Parallel() // most of the time goes by in etcd's own pauses
 	c := &trio{t: t, clients: map[base.BrokerID]string{}, dirs: map[base.BrokerID]string{}, members: map[base.BrokerID]*Member{}}
 	for range voters {
 		c.addNode()

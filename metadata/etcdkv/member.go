@@ -128,11 +128,13 @@ func (m *Member) awaitReady(ctx context.Context) error {
 		timer := m.opts.Clock.NewTimer(time.Second)
 		err := m.ready(ctx, timer.C)
 		timer.Stop()
-		if !errors.Is(err, errRetry) {
+		// A member that knows of no other is ready whatever those of the list are.
+		alone := err == nil && len(m.etcd.Server.Cluster().Members()) == 1
+		if !errors.Is(err, errRetry) && !alone {
 			return err
 		}
 		others := without(m.opts.Voters, m.opts.NodeID)
-		if err := checkOthers(m.etcd.Server.Cluster().ID(), m.prober.all(ctx, others)); err != nil {
+		if err := checkOthers(m.etcd.Server.Cluster().ID(), m.prober.all(ctx, others)); err != nil || alone {
 			return err
 		}
 	}
@@ -323,6 +325,11 @@ func (m *Member) Close() error {
 		}
 	}
 	if m.etcd != nil {
+		select {
+		case <-m.etcd.Server.ReadyNotify():
+		default: // its listeners wait for it to be ready or to stop, and etcd's Close for them
+			m.etcd.Server.HardStop()
+		}
 		m.etcd.Close()
 	}
 	if m.lock != nil {
