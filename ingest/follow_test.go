@@ -15,6 +15,7 @@ import (
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/metadata/controller"
+	"github.com/varvelog/varve/metadata/memkv"
 	"github.com/varvelog/varve/record"
 )
 
@@ -23,13 +24,14 @@ const followerID = 2
 // newFollower is broker 2 over a KV where broker 1 leads the topic's one partition, in the given leader epoch.
 func newFollower(t *testing.T, epoch base.LeaderEpoch, o ingest.Options) (*env, base.TopicPartition) {
 	t.Helper()
-	e := &env{t: t, fs: vfs.NewCrashableMem(), id: followerID, opts: o}
-	e.start()
+	e := &env{t: t, fs: vfs.NewCrashableMem(), kv: memkv.New(memkv.Options{}), id: followerID, opts: o}
 	leader, err := metadata.Open(t.Context(), metadata.Options{KV: e.kv, BrokerID: 1})
 	e.check(err)
 	defer leader.Close()
 	_, err = leader.RegisterBroker(t.Context(), metadata.Broker{ID: 1, Host: "localhost", Port: 9092})
 	e.check(err)
+	e.open()
+	t.Cleanup(e.close)
 	_, err = leader.CreateTopic(t.Context(), metadata.TopicSpec{
 		Name: "t", Partitions: -1, ReplicationFactor: -1, Assignment: map[int32][]base.BrokerID{0: {1, followerID}},
 	}, false)
