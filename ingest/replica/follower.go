@@ -169,9 +169,14 @@ func (f *Follower) split(records []byte) ([]record.Batch, error) {
 // Restart goes on with an empty local log at the end of the tiered range, or at the partition's log start where that is later;
 // its epochs are those of what is tiered. It is refused where that would take back what a fetch has acknowledged.
 func (f *Follower) Restart(log LogState) error {
+	before := *f
 	if log.End < f.log.End {
 		return fmt.Errorf("start over at %d would drop records up to %d: %w", log.End, f.log.End, kerr.OffsetOutOfRange)
 	}
 	f.log = log
+	if f.Position() == before.Position() { // the leader would only answer the same again
+		*f = before
+		return fmt.Errorf("start over at %d, where the log ends already: %w", log.End, kerr.OffsetOutOfRange)
+	}
 	return nil
 }

@@ -215,9 +215,10 @@ func (n *node) done(done []Done) {
 	}
 }
 
-// timeOut gives up waiting for the answer to the proposal in flight.
+// timeOut gives up waiting for the answer to the proposal in flight. The write is repeated too, as a client of the store may.
 func (n *node) timeOut() {
 	if p := n.leader.Pending(); p != nil {
+		n.c.send(message{from: n.id, proposal: p})
 		n.effects(n.leader.Unknown(p.Rev))
 	}
 }

@@ -1,0 +1,64 @@
+package replica
+
+import (
+	"context"
+	"time"
+
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/record"
+)
+
+// ID names a partition on the wire between brokers (KIP-516).
+type ID struct {
+	Topic     base.TopicID
+	Partition int32
+}
+
+// Change is what one response does to one partition, in the order of the fields. Epochs is the whole list afterwards.
+type Change struct {
+	ID            ID
+	Truncate      bool
+	TruncateTo    base.Offset
+	Batches       []record.Batch // they share the response's memory
+	Epochs        []base.EpochStart
+	HighWatermark base.Offset
+	LogStart      base.Offset
+}
+
+// Log is the broker's logs, as a fetcher writes them.
+type Log interface {
+	// Apply writes all changes at once and syncs them, where there is something to sync, before it returns: the next fetch
+	// acknowledges them. A partition that is gone is left out. An error is final: the fetcher ends with it.
+	Apply(ctx context.Context, changes []Change) error
+	// StartOver empties the hot log of a partition, which ended before what the leader still has, and goes on at the end of
+	// the tiered range or at leaderStart, whichever is later (-1: the leader did not say). An error is tried again later.
+	StartOver(ctx context.Context, id ID, leaderStart base.Offset) (LogState, error)
+}
+
+// pulled is one partition that a fetcher follows.
+type pulled struct {
+	id        ID
+	follower  *Follower
+	notBefore time.Time     // of the next fetch, after an error
+	backoff   time.Duration // of the last error, 0 after a success
+}
+
+// later puts the next fetch off after an error. It reports whether the error is the first in a row.
+func (p *pulled) later(o *Options, now time.Time) (first bool) {
+	first = p.backoff == 0
+	p.backoff = nextBackoff(p.backoff, o)
+	p.notBefore = now.Add(p.backoff)
+	return first
+}
+
+// nextBackoff doubles from the minimum to the maximum.
+func nextBackoff(last time.Duration, o *Options) time.Duration {
+	return min(max(2*last, o.BackoffMin), o.BackoffMax)
+}
+
+func (p *pulled) change(s *Step) Change {
+	return Change{
+		ID: p.id, Truncate: s.Truncate, TruncateTo: s.TruncateTo, Batches: s.Batches,
+		Epochs: p.follower.Log().Epochs, HighWatermark: s.HighWatermark, LogStart: s.LogStart,
+	}
+}

@@ -1,0 +1,374 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/clock"
+)
+
+// fetchVersion is the Fetch that brokers speak to each other: topic ids (13), replica state (15).
+const fetchVersion = 17
+
+// interruptAfter is how long a request that does not know of a new partition may still wait before its connection is cut.
+const interruptAfter = 5 * time.Millisecond
+
+// Options of a Fetcher. Zero values take the defaults that are named.
+type Options struct {
+	Self        base.BrokerID
+	BrokerEpoch int64 // of this broker's registration
+	Leader      base.BrokerID
+	Dial        func(ctx context.Context) (net.Conn, error) // to the leader, ready for requests
+	Log         Log
+	Clock       clock.Clock  // clock.Real
+	Logger      *slog.Logger // discards
+
+	MaxWait           time.Duration // replica.fetch.wait.max.ms, 500 ms
+	MinBytes          int32         // replica.fetch.min.bytes, 1
+	MaxBytes          int32         // replica.fetch.response.max.bytes, 10 MiB
+	PartitionMaxBytes int32         // replica.fetch.max.bytes, 1 MiB
+	MaxResponseBytes  int           // a response that is larger ends the connection; 128 MiB: one batch may pass MaxBytes
+	RequestTimeout    time.Duration // beyond MaxWait, 30 s
+	BackoffMin        time.Duration // after an error, doubling, 100 ms
+	BackoffMax        time.Duration // 1 s
+}
+
+// EnsureDefaults fills in what is zero.
+func (o *Options) EnsureDefaults() {
+	setDefault(&o.Clock, clock.Clock(clock.Real{}))
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	setDefault(&o.MaxWait, 500*time.Millisecond)
+	setDefault(&o.MinBytes, 1)
+	setDefault(&o.MaxBytes, 10<<20)
+	setDefault(&o.PartitionMaxBytes, 1<<20)
+	setDefault(&o.MaxResponseBytes, 128<<20)
+	setDefault(&o.RequestTimeout, 30*time.Second)
+	setDefault(&o.BackoffMin, 100*time.Millisecond)
+	setDefault(&o.BackoffMax, time.Second)
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+// Fetcher pulls the partitions that this broker follows from one leader. One goroutine calls Run; Follow and Unfollow are for
+// any, but not for Log. What is not under mu belongs to Run.
+type Fetcher struct {
+	opts    Options
+	session session
+	wake    chan struct{} // capacity 1: the partitions have changed
+	mu      struct {
+		sync.Mutex
+		parts       map[ID]*pulled
+		busy        bool // a response is being applied: the followers are ahead of the log
+		idle        sync.Cond
+		link        *link // while a request is under way
+		interrupted bool  // the link's deadline was moved up
+	}
+}
+
+// NewFetcher returns a fetcher that follows nothing yet.
+func NewFetcher(o Options) *Fetcher {
+	o.EnsureDefaults()
+	f := &Fetcher{opts: o, wake: make(chan struct{}, 1)}
+	f.mu.parts = map[ID]*pulled{}
+	f.mu.idle.L = &f.mu.Mutex
+	return f
+}
+
+// Assignment is a partition to follow in an epoch of its leader. Log is the partition's log as it is, synced.
+type Assignment struct {
+	ID    ID
+	Epoch base.LeaderEpoch
+	Log   LogState
+}
+
+// Follow adds partitions, or moves those that are followed to a later epoch, keeping their log. Give it all of an image at once:
+// a long poll that does not know of them is cut short. It waits while a response is applied.
+func (f *Fetcher) Follow(as ...Assignment) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.settleLocked()
+	changed := false
+	for _, a := range as {
+		p := f.mu.parts[a.ID]
+		switch {
+		case p == nil:
+			f.mu.parts[a.ID] = &pulled{id: a.ID, follower: NewFollower(a.Epoch, a.Log)}
+		case p.follower.SetEpoch(a.Epoch):
+			p.notBefore, p.backoff = time.Time{}, 0
+		default:
+			continue
+		}
+		changed = true
+	}
+	if !changed {
+		return
+	}
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+	if f.mu.link != nil && !f.mu.interrupted {
+		f.mu.interrupted = true
+		_ = f.mu.link.conn.SetReadDeadline(f.opts.Clock.Now().Add(interruptAfter)) // an error shows at the read
+	}
+}
+
+// Unfollow removes partitions. When it returns nothing of theirs is being applied, nor will be: the log may be led, followed
+// elsewhere, or dropped.
+func (f *Fetcher) Unfollow(ids ...ID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.settleLocked()
+	for _, id := range ids {
+		delete(f.mu.parts, id)
+	}
+}
+
+// settleLocked waits until followers and log say the same.
+func (f *Fetcher) settleLocked() {
+	for f.mu.busy {
+		f.mu.idle.Wait()
+	}
+}
+
+// errApply ends a fetcher: the followers are ahead of the log.
+var errApply = errors.New("apply")
+
+// Run pulls until ctx ends, then returns nil, or until the log cannot be written.
+func (f *Fetcher) Run(ctx context.Context) error {
+	var backoff time.Duration
+	for ctx.Err() == nil {
+		answered, err := f.pull(ctx)
+		f.session.reset()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, errApply):
+			return fmt.Errorf("follow broker %d: %w", f.opts.Leader, err)
+		case f.endRequest(): // interrupted
+			backoff = 0
+			continue
+		case answered:
+			backoff = 0
+		}
+		if backoff == 0 {
+			f.opts.Logger.Info("connection to the leader ended", slog.Int("leader", int(f.opts.Leader)), slog.Any("err", err))
+		}
+		backoff = nextBackoff(backoff, &f.opts)
+		f.sleep(ctx, nil, backoff)
+	}
+	return nil
+}
+
+// pull is one connection. It reports whether a response came.
+func (f *Fetcher) pull(ctx context.Context) (answered bool, err error) {
+	if !f.awaitWork(ctx) {
+		return false, ctx.Err()
+	}
+	conn, err := f.opts.Dial(ctx)
+	if err != nil {
+		return false, fmt.Errorf("dial: %w", err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	l := newLink(conn, fmt.Sprintf("replica-%d", f.opts.Self), f.opts.MaxResponseBytes)
+	for f.awaitWork(ctx) {
+		req := f.begin(l)
+		resp, err := l.fetch(req)
+		if err != nil {
+			return answered, err
+		}
+		f.endRequest()
+		if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+			if req.SessionEpoch == 0 {
+				return answered, fmt.Errorf("fetch: %w", err)
+			}
+			f.session.reset() // the leader has dropped the session: ask in full
+			continue
+		}
+		answered = true
+		if err := f.take(ctx, resp); err != nil {
+			return answered, err
+		}
+		f.session.answered(resp.SessionID) // after take: it may forget what the response was to
+	}
+	return answered, ctx.Err()
+}
+
+// awaitWork waits until there is something to fetch; false when ctx has ended. Between responses of a live connection there is.
+func (f *Fetcher) awaitWork(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		due, wait := f.due()
+		if len(due) > 0 || len(f.session.sent) > 0 {
+			return true // also to tell the leader that a partition is not fetched any more
+		}
+		f.sleep(ctx, f.wake, wait)
+	}
+	return false
+}
+
+// due lists the partitions to fetch now, in a fixed order, and how long to the next that waits after an error.
+func (f *Fetcher) due() (due []*pulled, wait time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dueLocked()
+}
+
+func (f *Fetcher) dueLocked() (due []*pulled, wait time.Duration) {
+	now := f.opts.Clock.Now()
+	wait = time.Hour
+	for _, p := range f.mu.parts {
+		if d := p.notBefore.Sub(now); d > 0 {
+			wait = min(wait, d)
+		} else {
+			due = append(due, p)
+		}
+	}
+	slices.SortFunc(due, func(a, b *pulled) int {
+		if c := slices.Compare(a.id.Topic[:], b.id.Topic[:]); c != 0 {
+			return c
+		}
+		return int(a.id.Partition) - int(b.id.Partition)
+	})
+	return due, wait
+}
+
+// begin makes the next request. It does not wait at the leader beyond the time when a partition is to be tried again.
+func (f *Fetcher) begin(l *link) *kmsg.FetchRequest {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	due, wait := f.dueLocked()
+	wait = min(wait, f.opts.MaxWait)
+	if len(due) == 0 {
+		wait = 0
+	}
+	req := kmsg.NewPtrFetchRequest()
+	req.Version = fetchVersion
+	req.ReplicaState.ID, req.ReplicaState.Epoch = int32(f.opts.Self), f.opts.BrokerEpoch
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = int32(wait.Milliseconds()), f.opts.MinBytes, f.opts.MaxBytes
+	f.session.request(req, due, f.opts.PartitionMaxBytes)
+	f.mu.link, f.mu.interrupted = l, false
+	_ = l.conn.SetDeadline(f.opts.Clock.Now().Add(f.opts.MaxWait + f.opts.RequestTimeout)) // an error shows at the write
+	return req
+}
+
+// endRequest reports whether the request was cut short for a new partition.
+func (f *Fetcher) endRequest() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	interrupted := f.mu.interrupted
+	f.mu.link, f.mu.interrupted = nil, false
+	return interrupted
+}
+
+// take steps all followers through a response, writes what they want at once, then starts those over that have to.
+func (f *Fetcher) take(ctx context.Context, resp *kmsg.FetchResponse) error {
+	changes, over := f.step(resp)
+	defer f.settled()
+	if len(changes) > 0 {
+		if err := f.opts.Log.Apply(ctx, changes); err != nil {
+			return fmt.Errorf("%w: %w", errApply, err)
+		}
+	}
+	for _, o := range over {
+		log, err := f.opts.Log.StartOver(ctx, o.p.id, o.leaderStart)
+		if err == nil {
+			err = o.p.follower.Restart(log)
+		}
+		if err != nil {
+			f.failed(o.p, fmt.Errorf("start over: %w", err))
+		}
+	}
+	return nil
+}
+
+// startOver is a partition to start over, and the leader's log start, where it said.
+type startOver struct {
+	p           *pulled
+	leaderStart base.Offset
+}
+
+// step marks the fetcher busy until settled. Partitions are steps of their own: one that fails holds up no other.
+func (f *Fetcher) step(resp *kmsg.FetchResponse) (changes []Change, over []startOver) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mu.busy = true
+	for i := range resp.Topics {
+		t := &resp.Topics[i]
+		for j := range t.Partitions {
+			r := &t.Partitions[j]
+			p := f.mu.parts[ID{t.TopicID, r.Partition}]
+			sent, ok := f.session.sent[ID{t.TopicID, r.Partition}]
+			if p == nil || !ok {
+				continue
+			}
+			s := p.follower.Step(response(r, sent.position))
+			switch {
+			case s.Stale:
+			case s.Err != nil:
+				f.failed(p, s.Err)
+			case s.StartOver:
+				over = append(over, startOver{p, base.Offset(r.LogStartOffset)})
+			default:
+				p.backoff = 0
+				if s.Truncate || len(s.Batches) > 0 || s.Moved {
+					changes = append(changes, p.change(&s))
+				}
+			}
+		}
+	}
+	return changes, over
+}
+
+func (f *Fetcher) settled() {
+	f.mu.Lock()
+	f.mu.busy = false
+	f.mu.Unlock()
+	f.mu.idle.Broadcast()
+}
+
+func (f *Fetcher) failed(p *pulled, err error) {
+	if p.later(&f.opts, f.opts.Clock.Now()) {
+		f.opts.Logger.Warn("partition cannot be fetched", slog.Int("leader", int(f.opts.Leader)),
+			slog.String("topic_id", p.id.Topic.String()), slog.Int("partition", int(p.id.Partition)), slog.Any("err", err))
+	}
+}
+
+func response(r *kmsg.FetchResponseTopicPartition, to Position) Response {
+	out := Response{
+		To: to, Err: kerr.ErrorForCode(r.ErrorCode), Records: r.RecordBatches,
+		HighWatermark: base.Offset(r.HighWatermark), LogStart: base.Offset(r.LogStartOffset),
+	}
+	if d := &r.DivergingEpoch; d.Epoch >= 0 {
+		out.Diverging = &base.EpochStart{Epoch: base.LeaderEpoch(d.Epoch), Start: base.Offset(d.EndOffset)}
+	}
+	return out
+}
+
+// sleep waits for d, for c, or for the end of ctx.
+func (f *Fetcher) sleep(ctx context.Context, c <-chan struct{}, d time.Duration) {
+	t := f.opts.Clock.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-c:
+	case <-t.C:
+	}
+}
