@@ -155,7 +155,7 @@ func (s *Store) takeOver(ctx context.Context, b Broker, registered int64) error 
 	var changes []PartitionChange
 	for p := range image.AllPartitions() {
 		if next, changed := controller.Next(p.State(), image.Cluster(nil), image.Rules(p)); changed {
-			changes = append(changes, PartitionChange{Partition: *p, Next: next})
+			changes = append(changes, PartitionChange{Partition: *p, Next: next, Seen: image})
 		}
 	}
 	_, err := s.ApplyPartitionChanges(ctx, registered, changes)

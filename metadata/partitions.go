@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -124,6 +123,7 @@ func (s *Store) stillController(ctx context.Context, epoch int64) error {
 type PartitionChange struct {
 	Partition Partition
 	Next      controller.State
+	Seen      *Image // what it was decided from: a broker that it elects is still registered as there. nil: the image of now
 }
 
 // ApplyPartitionChanges writes decisions of the controller of an epoch, each by compare-and-swap, and returns when the image
@@ -131,7 +131,7 @@ type PartitionChange struct {
 // registered anew: decide again. kerr.NotController where somebody else is the controller; after any error the outcome of
 // those not applied is unknown.
 func (s *Store) ApplyPartitionChanges(ctx context.Context, controllerEpoch int64, changes []PartitionChange) (applied []bool, err error) {
-	w := changeWriter{Store: s, epoch: controllerEpoch, changes: changes, applied: make([]bool, len(changes)), brokers: s.Image().brokers}
+	w := changeWriter{Store: s, epoch: controllerEpoch, changes: changes, applied: make([]bool, len(changes)), now: s.Image(), moved: map[int64]struct{}{}}
 	all := make([]int, len(changes))
 	for n := range all {
 		all[n] = n
@@ -150,13 +150,22 @@ type changeWriter struct {
 	epoch   int64
 	changes []PartitionChange
 	applied []bool
-	brokers map[base.BrokerID]Broker // as the image had them
-	shown   int64                    // revision of the last write
+	now     *Image             // for changes that do not say what they saw
+	moved   map[int64]struct{} // revisions of registrations that were found to be replaced
+	shown   int64              // revision of the last write
 }
 
-// elected is the broker that a change makes the leader.
-func (c *PartitionChange) elected() (base.BrokerID, bool) {
-	return c.Next.Leader, c.Next.Leader != controller.NoLeader && c.Next.LeaderEpoch != c.Partition.LeaderEpoch
+// elected is the broker that a change makes the leader, as it was registered when that was decided.
+func (w *changeWriter) elected(n int) (b Broker, elects bool) {
+	c := &w.changes[n]
+	if c.Next.Leader == controller.NoLeader || c.Next.LeaderEpoch == c.Partition.LeaderEpoch {
+		return Broker{}, false
+	}
+	seen := c.Seen
+	if seen == nil {
+		seen = w.now
+	}
+	return seen.brokers[c.Next.Leader], true
 }
 
 // write writes some changes in one transaction. Where that does not hold as a whole, those which elect a broker whose
@@ -164,8 +173,9 @@ func (c *PartitionChange) elected() (base.BrokerID, bool) {
 // transactions, not the rest of the chunk.
 func (w *changeWriter) write(ctx context.Context, chunk []int) error {
 	chunk = slices.DeleteFunc(slices.Clone(chunk), func(n int) bool {
-		id, elects := w.changes[n].elected()
-		return elects && (w.brokers[id].Rev == 0 || w.brokers[id].Fenced)
+		b, elects := w.elected(n)
+		_, moved := w.moved[b.Rev]
+		return elects && (b.Rev == 0 || moved)
 	})
 	if len(chunk) == 0 {
 		return nil
@@ -212,15 +222,16 @@ func (w *changeWriter) halves(ctx context.Context, chunk []int) error {
 }
 
 // txn compares the controller, each partition and each broker that is elected.
-func (w *changeWriter) txn(chunk []int) (cmps []Cmp, ops []Op, leaders []base.BrokerID) {
+func (w *changeWriter) txn(chunk []int) (cmps []Cmp, ops []Op, leaders []Broker) {
 	cmps = []Cmp{Unchanged(controllerKey, w.epoch)}
 	for _, n := range chunk {
 		p := w.changes[n].Partition
 		next := w.changes[n].Next
 		invariants.Assert(next.PartitionEpoch > p.PartitionEpoch, "partition %s: epoch %d after %d", p.TP, next.PartitionEpoch, p.PartitionEpoch)
-		if id, elects := w.changes[n].elected(); elects && !slices.Contains(leaders, id) {
-			leaders = append(leaders, id)
-			cmps = append(cmps, Unchanged(brokerKey(id), w.brokers[id].Rev))
+		b, elects := w.elected(n)
+		if elects && !slices.ContainsFunc(leaders, func(other Broker) bool { return other.Rev == b.Rev }) {
+			leaders = append(leaders, b)
+			cmps = append(cmps, Unchanged(brokerKey(b.ID), b.Rev))
 		}
 		p.set(next)
 		key := partitionKey(p.TopicID, p.TP.Partition)
@@ -230,21 +241,19 @@ func (w *changeWriter) txn(chunk []int) (cmps []Cmp, ops []Op, leaders []base.Br
 	return cmps, ops, leaders
 }
 
-// registeredAnew marks brokers whose registration is not the one that the image had: nothing elects them now.
-func (w *changeWriter) registeredAnew(ctx context.Context, leaders []base.BrokerID) (any bool, err error) {
-	w.brokers = maps.Clone(w.brokers)
-	for _, id := range leaders {
-		b, _, err := w.readBroker(ctx, id)
+// registeredAnew notes registrations that are no more as they were seen: nothing elects them now.
+func (w *changeWriter) registeredAnew(ctx context.Context, leaders []Broker) (found bool, err error) {
+	for _, was := range leaders {
+		b, _, err := w.readBroker(ctx, was.ID)
 		if err != nil {
 			return false, err
 		}
-		if b.Rev != w.brokers[id].Rev {
-			any = true
-			b.Fenced = true
-			w.brokers[id] = b
+		if b.Rev != was.Rev {
+			found = true
+			w.moved[was.Rev] = struct{}{}
 		}
 	}
-	return any, nil
+	return found, nil
 }
 
 // ISRMember is a broker in a proposed ISR, and the registration whose fetches the leader saw.

@@ -194,7 +194,7 @@ func (c *Controller) settle(ctx context.Context) error {
 	var changes []metadata.PartitionChange
 	look := func(p *metadata.Partition) {
 		if next, changed := controller.Next(p.State(), cluster, image.Rules(p)); changed {
-			changes = append(changes, metadata.PartitionChange{Partition: *p, Next: next})
+			changes = append(changes, metadata.PartitionChange{Partition: *p, Next: next, Seen: image})
 		}
 	}
 	if c.settled == nil || !maps.Equal(cluster, c.statuses) {
@@ -259,7 +259,7 @@ func (c *Controller) rebalance(ctx context.Context) error {
 	var changes []metadata.PartitionChange
 	plan := func(i int, next controller.State, err error) {
 		if err == nil && next.PartitionEpoch != states[i].PartitionEpoch {
-			changes = append(changes, metadata.PartitionChange{Partition: *partitions[i], Next: next})
+			changes = append(changes, metadata.PartitionChange{Partition: *partitions[i], Next: next, Seen: image})
 		}
 	}
 	if leaders := controller.PlanLeaders(states, cluster, c.opts.LeaderMoves); len(leaders) > 0 {
