@@ -225,6 +225,11 @@ func TestBootstrapInAnyOrder(t *testing.T) {
 	if err != nil || len(kvs) != 3 {
 		t.Errorf("%d keys (%v)", len(kvs), err)
 	}
+	for id := range base.BrokerID(3) {
+		c.crash(id + 1)
+	}
+	c.start(3, 2, 1)
+	c.want(c.members[1].KV(), "/k/3", "v")
 }
 
 // TestClusterKV is the acceptance test over three members, through one that leads, one that follows and a non-voter.

@@ -109,7 +109,7 @@ func (m *Member) join(ctx context.Context, cfg *embed.Config, answers []answer, 
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }() // nothing is under way
 	if err := m.checkToken(ctx, client); err != nil {
 		return err
 	}

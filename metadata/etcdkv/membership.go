@@ -190,7 +190,7 @@ func (m *Member) MoveLeader(ctx context.Context, to base.BrokerID) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }() // nothing is under way
 	if _, err := client.MoveLeader(ctx, infos[target].MemberID); err != nil {
 		return fmt.Errorf("etcd: move leadership to broker %d: %w", to, err)
 	}
