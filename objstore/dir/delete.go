@@ -10,6 +10,9 @@ import (
 
 // Delete implements objstore.Deleter. It removes directories that became empty.
 func (b *Bucket) Delete(ctx context.Context, keys ...string) error {
+	if err := b.ready(ctx); err != nil {
+		return fmt.Errorf("delete %d objects: %w", len(keys), err)
+	}
 	touched := map[string][]string{} // directory of objects -> escaped directories
 	for _, key := range keys {
 		if err := ctx.Err(); err != nil {
@@ -22,7 +25,9 @@ func (b *Bucket) Delete(ctx context.Context, keys ...string) error {
 		objects := b.fs.PathJoin(b.dirPath(dirs), objectsDir)
 		err = b.fs.Remove(b.fs.PathJoin(objects, name))
 		if errors.Is(err, fs.ErrNotExist) {
-			continue
+			if err = b.ready(ctx); err == nil {
+				continue
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("delete %q: %w", key, err)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/uuid"
@@ -19,6 +21,15 @@ type Options struct {
 	FS vfs.FS
 	// NewID names an upload file; ids must not repeat. Default: random UUIDs.
 	NewID func() string
+	// Logger hears when the bucket goes away and comes back. Default: discards.
+	Logger *slog.Logger
+	// Identity is that of the bucket which is meant: no other one is used or made. Empty: not known yet.
+	Identity string
+	// Existing forbids Open to make a new bucket: objects are known to be in the one that is meant.
+	Existing bool
+	// Claim is told the identity of a bucket that Identity does not name, before the first operation on it; an error
+	// fails that operation, and the next one asks again. Default: none.
+	Claim func(ctx context.Context, identity string) error
 }
 
 // EnsureDefaults fills in what is not set.
@@ -29,27 +40,46 @@ func (o *Options) EnsureDefaults() {
 	if o.NewID == nil {
 		o.NewID = uuid.NewString
 	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
 }
 
-// Bucket is a bucket in a local directory. It holds no state but its options and is safe for concurrent use.
+// Bucket is a bucket in a local directory. It holds no state but which bucket it is, and is safe for concurrent use.
 type Bucket struct {
-	fs   vfs.FS
-	root string
-	id   func() string
+	fs       vfs.FS
+	root     string
+	id       func() string
+	opts     Options
+	identity atomic.Pointer[string] // nil: not claimed yet
+	away     atomic.Bool            // as of the last report
 }
 
 var _ objstore.Bucket = (*Bucket)(nil)
 
-// Open returns the bucket in the directory root, which is created where it is missing.
+// Open returns the bucket in the directory root. Where that is missing or has no marker, it makes a bucket of it, unless
+// Identity or Existing say that there is one elsewhere. A directory that cannot be used is no error (I13): it is logged,
+// and operations fail, as retryable, until it can be.
 func Open(root string, opts Options) (*Bucket, error) {
 	opts.EnsureDefaults()
 	if root == "" {
 		return nil, fmt.Errorf("open directory bucket: no path: %w", objstore.ErrInvalid)
 	}
-	if err := makeRoot(opts.FS, root); err != nil {
-		return nil, fmt.Errorf("create directory bucket %s: %w", root, err)
+	b := &Bucket{fs: opts.FS, root: root, id: opts.NewID, opts: opts}
+	id, err := b.readMarker()
+	switch {
+	case opts.Identity != "":
+		b.identity.Store(&opts.Identity)
+		_ = b.ready(context.Background()) // logged
+		return b, nil
+	case errors.Is(err, fs.ErrNotExist):
+		id, err = b.mark(opts.Existing)
 	}
-	return &Bucket{fs: opts.FS, root: root, id: opts.NewID}, nil
+	if err == nil && opts.Claim == nil {
+		err = b.claim(context.Background(), id)
+	}
+	b.report(err)
+	return b, nil
 }
 
 // makeRoot creates the directory and syncs the parent of each directory that was missing.
@@ -85,7 +115,7 @@ func (b *Bucket) Get(ctx context.Context, key string, off, length int64) ([]byte
 	if err != nil || length == 0 {
 		return nil, err
 	}
-	f, info, err := b.open(key, path)
+	f, info, err := b.open(ctx, key, path)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +143,7 @@ func (b *Bucket) Head(ctx context.Context, key string) (objstore.Info, error) {
 	if err != nil {
 		return objstore.Info{}, err
 	}
-	f, info, err := b.open(key, path)
+	f, info, err := b.open(ctx, key, path)
 	if err != nil {
 		return objstore.Info{}, err
 	}
@@ -123,10 +153,13 @@ func (b *Bucket) Head(ctx context.Context, key string) (objstore.Info, error) {
 // Close implements io.Closer. It does nothing: every operation closes what it opened.
 func (b *Bucket) Close() error { return nil }
 
-// open opens an object's file and reads its trailer.
-func (b *Bucket) open(key, path string) (vfs.File, objstore.Info, error) {
+// open opens an object's file and reads its trailer. ErrNotFound means that the bucket is there and the object is not.
+func (b *Bucket) open(ctx context.Context, key, path string) (vfs.File, objstore.Info, error) {
 	f, err := b.fs.Open(path, vfs.RandomReadsOption)
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := b.ready(ctx); err != nil {
+			return nil, objstore.Info{}, fmt.Errorf("%q: %w", key, err)
+		}
 		return nil, objstore.Info{}, fmt.Errorf("%q: %w", key, objstore.ErrNotFound)
 	}
 	if err != nil {

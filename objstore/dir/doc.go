@@ -12,5 +12,8 @@
 // Damage: Head and Get verify the trailer; a Get of the whole object also verifies the checksum. Both mark what does not
 // match as corruption (base.MarkCorruption). A Get of a range cannot verify: segments carry checksums per block.
 //
+// Identity: a marker in the root says that a bucket is here, and which one (identity.go). Every operation fails, as retryable,
+// where it is gone, and never makes the directory anew: a disk that is not mounted is not an empty bucket.
+//
 // One process at a time owns the directory; the broker's lock on its data directory guarantees it.
 package dir

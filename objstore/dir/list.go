@@ -43,8 +43,26 @@ func (b *Bucket) List(ctx context.Context, prefix, startAfter string) iter.Seq2[
 	}
 }
 
-// walk yields the entries that level returns, except directories, in key order, depth first.
+// walk is walkTree of a bucket that was there before and after: where it was not, missing directories are no answer.
 func (b *Bucket) walk(ctx context.Context, prefix, startAfter string, level func(path, key string) ([]entry, error)) iter.Seq2[entry, error] {
+	return func(yield func(entry, error) bool) {
+		if err := b.ready(ctx); err != nil {
+			yield(entry{}, err)
+			return
+		}
+		for e, err := range b.walkTree(ctx, prefix, startAfter, level) {
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+		if err := b.ready(ctx); err != nil {
+			yield(entry{}, err)
+		}
+	}
+}
+
+// walkTree yields the entries that level returns, except directories, in key order, depth first.
+func (b *Bucket) walkTree(ctx context.Context, prefix, startAfter string, level func(path, key string) ([]entry, error)) iter.Seq2[entry, error] {
 	return func(yield func(entry, error) bool) {
 		root, dirs, ok := startOf(prefix)
 		if !ok {

@@ -26,17 +26,20 @@ func (b *Bucket) Put(ctx context.Context, key string, body objstore.Body) (objst
 	if err != nil {
 		return objstore.Info{}, err
 	}
+	if err := b.ready(ctx); err != nil {
+		return objstore.Info{}, fmt.Errorf("put %q: %w", key, err)
+	}
 	objects := b.fs.PathJoin(b.dirPath(dirs), objectsDir)
 	if _, err := b.fs.Stat(b.fs.PathJoin(objects, name)); err == nil {
 		return objstore.Info{}, fmt.Errorf("put %q: %w", key, objstore.ErrExists) // spares the copy; the link decides
 	}
-	f, upload, err := b.createUpload(objects)
+	f, upload, err := b.createUpload(ctx, objects)
 	if err != nil {
 		return objstore.Info{}, fmt.Errorf("put %q: %w", key, err)
 	}
 	info, err := writeUpload(ctx, f, body)
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = b.publish(dirs, upload, b.fs.PathJoin(objects, name))
+		err = b.publish(ctx, dirs, upload, b.fs.PathJoin(objects, name))
 	}
 	_ = b.fs.Remove(upload) // Best effort: AbortUploads removes what stays.
 	if err != nil {
@@ -46,7 +49,7 @@ func (b *Bucket) Put(ctx context.Context, key string, body objstore.Body) (objst
 	return info, nil
 }
 
-func (b *Bucket) createUpload(objects string) (vfs.File, string, error) {
+func (b *Bucket) createUpload(ctx context.Context, objects string) (vfs.File, string, error) {
 	for attempt := 1; ; attempt++ {
 		if err := b.fs.MkdirAll(objects, 0o755); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, "", err
@@ -55,6 +58,9 @@ func (b *Bucket) createUpload(objects string) (vfs.File, string, error) {
 		f, err := b.fs.Create(upload, "objstore-dir")
 		if err == nil || !errors.Is(err, fs.ErrNotExist) || attempt == mkdirAttempts {
 			return f, upload, err
+		}
+		if err := b.ready(ctx); err != nil {
+			return nil, "", err
 		}
 	}
 }
@@ -91,7 +97,7 @@ func writeUpload(ctx context.Context, f vfs.File, body objstore.Body) (objstore.
 
 // publish gives the synced upload file its name and makes the name durable, with the directories on the way: another Put
 // may have created one of them and not yet synced it.
-func (b *Bucket) publish(dirs []string, upload, object string) error {
+func (b *Bucket) publish(ctx context.Context, dirs []string, upload, object string) error {
 	err := b.fs.Link(upload, object)
 	if errors.Is(err, fs.ErrExist) {
 		return objstore.ErrExists
@@ -102,6 +108,9 @@ func (b *Bucket) publish(dirs []string, upload, object string) error {
 	err = syncDir(b.fs, b.fs.PathDir(object))
 	for i := len(dirs); i >= 0 && err == nil; i-- {
 		err = syncDir(b.fs, b.dirPath(dirs[:i]))
+	}
+	if err == nil {
+		err = b.ready(ctx) // else the bucket went away meanwhile, and MkdirAll made directories where it was
 	}
 	if err != nil {
 		// NB: a failed sync is never repeated, so a later Put must not find this name and take it for durable.

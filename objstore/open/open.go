@@ -26,6 +26,10 @@ type Options struct {
 	Meter  metric.Meter // default: none
 	Logger *slog.Logger // default: discards
 	FS     vfs.FS       // of dir URLs; default: vfs.Default
+	// Of dir URLs: which bucket is meant; see dir.Options.
+	Identity string
+	Existing bool
+	Claim    func(ctx context.Context, identity string) error
 	// Retry bounds the retries; its Clock and Meter default to those above.
 	Retry retry.Options
 	// AccessKey and SecretKey replace the credentials that AWS tools find; for tests and tools that start their own server.
@@ -33,8 +37,8 @@ type Options struct {
 }
 
 // Open returns the bucket at the URL: dir:///absolute/path or dir://relative/path, mem: (a new, empty one),
-// or s3://bucket/prefix?endpoint=…&region=…&path-style=…&create=… (see s3.ParseURL). An S3 server that cannot be reached is
-// no error (I13); a bucket that the server says is missing is one.
+// or s3://bucket/prefix?endpoint=…&region=…&path-style=…&create=… (see s3.ParseURL). An S3 server that cannot be reached and
+// a directory that cannot be used are no errors (I13); a bucket that an S3 server says is missing is one.
 func Open(ctx context.Context, url string, opts Options) (objstore.Bucket, error) {
 	b, err := openStore(ctx, url, opts)
 	if err != nil {
@@ -65,7 +69,7 @@ func openStore(ctx context.Context, url string, opts Options) (objstore.Bucket, 
 		if !ok || path == "" {
 			return nil, fmt.Errorf("object store url %q: want dir:///path: %w", url, objstore.ErrInvalid)
 		}
-		return dir.Open(path, dir.Options{FS: opts.FS})
+		return dir.Open(path, dir.Options{FS: opts.FS, Logger: opts.Logger, Identity: opts.Identity, Existing: opts.Existing, Claim: opts.Claim})
 	case "mem":
 		return mem.New(mem.Options{Clock: opts.Clock}), nil
 	case "s3":
