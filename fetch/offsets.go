@@ -57,11 +57,14 @@ func (s *Service) ListOffset(ctx context.Context, tp base.TopicPartition, curren
 	case TimestampEarliestLocal:
 		return at(max(v.HotStart, v.LogStart))
 	case TimestampLatestTiered:
-		if v.TieredEnd <= v.LogStart {
+		if v.TieredEnd <= v.LogStart || !p.Config().RemoteStorageEnable {
 			return none, nil
 		}
 		return at(v.TieredEnd - 1)
 	case TimestampEarliestPendingUpload:
+		if !p.Config().RemoteStorageEnable { // as Kafka 4.3 answers
+			return none, nil
+		}
 		return at(max(v.TieredEnd, v.LogStart))
 	}
 	if timestamp < 0 && timestamp != TimestampMax {
