@@ -32,6 +32,7 @@ func newFollower(t *testing.T, epoch base.LeaderEpoch, o ingest.Options) (*env, 
 	e.check(err)
 	e.open()
 	t.Cleanup(e.close)
+	e.until("the leader knows the follower", func() bool { _, ok := leader.Image().BrokerByID(followerID); return ok })
 	_, err = leader.CreateTopic(t.Context(), metadata.TopicSpec{
 		Name: "t", Partitions: -1, ReplicationFactor: -1, Assignment: map[int32][]base.BrokerID{0: {1, followerID}},
 	}, false)
