@@ -76,6 +76,7 @@ type Fetcher struct {
 		sync.Mutex
 		parts       map[ID]*pulled
 		busy        bool // a response is being applied: the followers are ahead of the log
+		waiting     int  // for that to end
 		idle        sync.Cond
 		link        *link // while a request is under way
 		interrupted bool  // the link's deadline was moved up
@@ -141,11 +142,15 @@ func (f *Fetcher) Unfollow(ids ...ID) {
 	}
 }
 
-// settleLocked waits until followers and log say the same.
+// settleLocked waits until followers and log say the same. Who waits goes before the next response: one follows another without
+// a pause where there is traffic, and a change of leaders must not wait for the traffic to end.
 func (f *Fetcher) settleLocked() {
+	f.mu.waiting++
 	for f.mu.busy {
 		f.mu.idle.Wait()
 	}
+	f.mu.waiting--
+	f.mu.idle.Broadcast()
 }
 
 // errApply ends a fetcher: the followers are ahead of the log.
@@ -309,6 +314,9 @@ type startOver struct {
 func (f *Fetcher) step(resp *kmsg.FetchResponse) (changes []Change, over []startOver) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for f.mu.waiting > 0 {
+		f.mu.idle.Wait()
+	}
 	f.mu.busy = true
 	for i := range resp.Topics {
 		t := &resp.Topics[i]

@@ -141,6 +141,7 @@ func TestUnknownOutcome(t *testing.T) {
 		t.Fatalf("withdrawal %+v", withdrawal)
 	}
 	l.Refused(p.Rev, l.state)
+	l.SetLive(Live{1: 11}) // fenced: nothing but the proposal makes it count
 	l.Appended(200)
 	if e := l.Synced(200); e.HighWatermark != 100 {
 		t.Errorf("high watermark %d: broker 3 may be in the ISR with 100", e.HighWatermark)
@@ -150,7 +151,6 @@ func TestUnknownOutcome(t *testing.T) {
 	if e := l.Update(s); l.Pending() != nil {
 		t.Errorf("still pending at %+v", e)
 	}
-	l.Tick(start.Add(time.Minute)) // 3 has not caught up since: it is waited for no more
 	if e := l.Synced(200); e.HighWatermark != 200 {
 		t.Errorf("high watermark %d after the withdrawal", e.HighWatermark)
 	}
@@ -165,6 +165,15 @@ func TestLateRefusalOfAnEarlierProposal(t *testing.T) {
 	mustFetch(t, l, fetched(3, 100, 100), 0)
 	if l.Refused(5, s); l.Pending() == nil {
 		t.Error("the refusal of revision 5 settled the proposal of revision 6")
+	}
+}
+
+func TestOlderStateIsIgnored(t *testing.T) {
+	l := newTestLeader(100, 1, 1, 2)
+	older := l.state
+	older.Rev, older.ISR = 4, []base.BrokerID{1}
+	if e := l.Update(older); e.Advanced || !slices.Equal(l.state.ISR, []base.BrokerID{1, 2}) {
+		t.Errorf("ISR %v of an older image, high watermark %d", l.state.ISR, e.HighWatermark)
 	}
 }
 
