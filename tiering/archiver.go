@@ -162,25 +162,36 @@ func (t *Tiering) uploadAndCommit(ctx context.Context, jobs []job, names []commi
 		})
 	}
 	wg.Wait()
+	firsts := map[base.LogID]base.Offset{} // where the round begins, of each log
+	for _, j := range jobs {
+		for _, r := range j.ranges {
+			if first, ok := firsts[r.Log]; !ok || r.Base < first {
+				firsts[r.Log] = r.Base
+			}
+		}
+	}
 	var all []uploaded
 	for _, r := range results {
 		all = append(all, r...)
 	}
-	n, err := t.commitUploads(ctx, all, names)
+	n, err := t.commitUploads(ctx, all, firsts, names)
 	return n, errors.Join(append(errs, err)...)
 }
 
-// commitUploads commits, of each log, the ranges that continue its manifest without a gap.
-func (t *Tiering) commitUploads(ctx context.Context, all []uploaded, names []commitNames) (int, error) {
+// commitUploads commits, of each log, the ranges that continue its manifest without a gap: those from its first offset on.
+func (t *Tiering) commitUploads(ctx context.Context, all []uploaded, firsts map[base.LogID]base.Offset, names []commitNames) (int, error) {
 	slices.SortFunc(all, func(a, b uploaded) int {
 		return cmp.Or(cmp.Compare(a.from.Log, b.from.Log), cmp.Compare(a.from.Base, b.from.Base))
 	})
 	var errs []error
 	settled := 0
-	changes := t.addChanges(all)
+	changes := t.addChanges(all, firsts)
 	for chunk := range slices.Chunk(changes, t.o.ManifestsPerCommit) {
-		errs = append(errs, t.commit(ctx, chunk, names[0]))
+		err := t.commit(ctx, chunk, names[0])
 		names = names[1:]
+		if slices.ContainsFunc(chunk, func(c *change) bool { return c.err != nil && !c.topicGone() }) {
+			errs = append(errs, err)
+		}
 		for _, c := range chunk {
 			if c.err == nil {
 				settled += c.count
@@ -191,17 +202,21 @@ func (t *Tiering) commitUploads(ctx context.Context, all []uploaded, names []com
 	return settled, errors.Join(errs...)
 }
 
-// addChanges makes one change for each log of uploads that are sorted by log and offset.
-func (t *Tiering) addChanges(all []uploaded) []*change {
+// addChanges makes one change for each log of uploads that are sorted by log and offset. What lies behind a range whose upload
+// did not succeed, the log's first one too, is not committed.
+func (t *Tiering) addChanges(all []uploaded, firsts map[base.LogID]base.Offset) []*change {
 	var changes []*change
 	for len(all) > 0 {
-		n := 1
-		for n < len(all) && all[n].from.Log == all[0].from.Log && all[n].from.Base == all[n-1].from.End {
+		n, next := 0, firsts[all[0].from.Log]
+		for n < len(all) && all[n].from.Log == all[0].from.Log && all[n].from.Base == next {
+			next = all[n].from.End
 			n++
 		}
-		changes = append(changes, t.addChange(all[:n]))
+		if n > 0 {
+			changes = append(changes, t.addChange(all[:n]))
+		}
 		rest := all[n:]
-		for len(rest) > 0 && rest[0].from.Log == all[0].from.Log { // behind a range whose upload did not succeed
+		for len(rest) > 0 && rest[0].from.Log == all[0].from.Log {
 			t.discard(rest[0])
 			rest = rest[1:]
 		}
@@ -226,6 +241,10 @@ func (t *Tiering) addChange(ups []uploaded) *change {
 		}
 		if holds(m, ups) {
 			return m, dropped, errNothingToDo
+		}
+		if end := max(m.End, m.LogStart, last.LogStart); first.Base > end {
+			// NB: an empty manifest takes any first segment, and what lies before it would be trimmed as tiered.
+			return nil, dropped, fmt.Errorf("add [%d, %d) to %s behind %d: %w", first.Base, last.End, last.TP, end, manifest.ErrNotContiguous)
 		}
 		if !m.Empty() && first.Base > m.End && last.LogStart >= m.End { // DeleteRecords passed over what is between
 			var err error

@@ -157,14 +157,21 @@ func (t *Tiering) prepare(ctx context.Context, c *change) error {
 	return nil
 }
 
-// fenced ends a change that cannot be committed; what was uploaded for it is garbage.
+// fenced ends a change that cannot be committed; what was uploaded for it is garbage. That of a deleted topic is expected.
 func (t *Tiering) fenced(c *change, err error) {
 	t.garbage.add(t.o.Clock.Now(), c.objects...)
 	t.roots.doubt(c.log)
+	c.settle(err)
+	if c.topicGone() {
+		t.o.Logger.Info("the topic was deleted before its manifest was committed", slog.String("log", c.log.String()))
+		return
+	}
 	t.metrics.fenced()
 	t.o.Logger.Warn("manifest commit refused", slog.String("log", c.log.String()), slog.Any("error", err))
-	c.settle(err)
 }
+
+// topicGone reports whether a change ended because its topic was deleted.
+func (c *change) topicGone() bool { return errors.Is(c.err, kerr.UnknownTopicOrPartition) }
 
 // damaged ends a change of a log whose manifest or archive cannot be read, and keeps its ranges from being uploaded again
 // and again: the log waits for an operator, and is tried again now and then.
