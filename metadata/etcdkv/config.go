@@ -110,8 +110,13 @@ func (o *Options) electionTimeout() time.Duration {
 }
 
 // attemptTimeout bounds one try of a request where it may be sent to another member: a proposal that its leader has taken
-// to the grave is never answered. It leaves time for an election.
-func (o *Options) attemptTimeout() time.Duration { return 3 * o.electionTimeout() }
+// to the grave is never answered. It leaves time for an election. A voter need not rely on it: it sees that the leader changes.
+func (o *Options) attemptTimeout() time.Duration {
+	if o.votes() {
+		return 3 * o.electionTimeout()
+	}
+	return 2 * o.electionTimeout()
+}
 
 // Validate reports what cannot work.
 func (o *Options) Validate() error {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -43,6 +45,52 @@ type KV struct {
 	attempt time.Duration    // bounds one try where there are others
 	clock   clock.Clock
 	group   *service.Group // one goroutine for each watch
+	reign   atomic.Pointer[reign]
+}
+
+// reign is the time of one leader, as the own member sees it. Its context ends leaderGrace after it: what was proposed in it
+// and has no answer then was lost with the leader, and etcd would let the caller wait for seconds.
+type reign struct {
+	ctx context.Context
+	end context.CancelFunc
+}
+
+// leaderGrace is how long a new leader may take to commit and apply what its predecessor left behind: a round trip and a sync.
+const leaderGrace = 150 * time.Millisecond
+
+// errNoAnswer says that a request was given up: a write may or may not have happened. It counts as a deadline.
+var errNoAnswer = fmt.Errorf("no answer, or a new leader: %w", context.DeadlineExceeded)
+
+// newReign is called when there is a new leader.
+func (k *KV) newReign() {
+	ctx, end := context.WithCancel(context.Background())
+	old := k.reign.Swap(&reign{ctx, end})
+	if old == nil {
+		return
+	}
+	k.group.Go(func(ctx context.Context) {
+		defer old.end()
+		timer := k.clock.NewTimer(leaderGrace)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// tryOnce sends a request to one member, for the time of an attempt at most and no longer than the leader's reign.
+func (k *KV) tryOnce(ctx context.Context, kv clientv3.KV, do func(context.Context, clientv3.KV) error) error {
+	attempt, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), k.attempt)
+	defer cancel()
+	if r := k.reign.Load(); r != nil && kv == k.local {
+		defer context.AfterFunc(r.ctx, cancel)()
+	}
+	err := do(attempt, kv)
+	if err != nil && attempt.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w (%s)", errNoAnswer, err.Error()) // not wrapped: a cancelled attempt is no cancelled request
+	}
+	return err
 }
 
 // localServes tells whether the own member is of use: it runs and has a leader. Nothing else shows at once that it is cut off.
@@ -69,9 +117,7 @@ func (k *KV) try(ctx context.Context, final func(error) bool, do func(context.Co
 		if k.localServes() && first {
 			kv = k.local
 		}
-		attempt, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), k.attempt)
-		err := do(attempt, kv)
-		cancel()
+		err := k.tryOnce(ctx, kv, do)
 		if err == nil || ctx.Err() != nil || final(err) || !k.clock.Now().Before(giveUp) {
 			return err
 		}
@@ -88,10 +134,14 @@ func (k *KV) try(ctx context.Context, final func(error) bool, do func(context.Co
 // retryPause lies between two attempts: an election takes some hundred milliseconds.
 const retryPause = 50 * time.Millisecond
 
-// finalRead are errors of reads that no other member cures; finalWrite all errors but the refusal of a member that knows of no
-// leader, before it proposes anything.
-func finalRead(err error) bool  { return errors.Is(err, rpctypes.ErrCompacted) }
-func finalWrite(err error) bool { return !errors.Is(err, rpctypes.ErrNoLeader) }
+// finalRead are errors of reads that no other member cures.
+func finalRead(err error) bool { return errors.Is(err, rpctypes.ErrCompacted) }
+
+// finalWrite are all errors but two, of which it is certain that nothing was proposed: a member knows of no leader, or is the
+// leader and hands over. The second has no code of its own (raft.ErrProposalDropped).
+func finalWrite(err error) bool {
+	return !errors.Is(err, rpctypes.ErrNoLeader) && (errors.Is(err, errNoAnswer) || !strings.HasSuffix(err.Error(), "raft proposal dropped"))
+}
 
 func (k *KV) get(ctx context.Context, key string, opts ...clientv3.OpOption) (resp *clientv3.GetResponse, err error) {
 	err = k.try(ctx, finalRead, func(ctx context.Context, kv clientv3.KV) (err error) {

@@ -53,6 +53,9 @@ func (m *Member) followLeadership(ctx context.Context, server *etcdserver.EtcdSe
 		}
 		select {
 		case <-changed:
+			if m.kv.others != nil {
+				m.kv.newReign()
+			}
 		case <-look:
 		case <-server.StopNotify():
 			stop()

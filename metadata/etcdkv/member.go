@@ -190,6 +190,9 @@ func (m *Member) serve(ctx context.Context) (err error) {
 		}
 		lookEvery = m.opts.electionTimeout() / 2
 	}
+	if m.kv.others != nil {
+		m.kv.newReign()
+	}
 	m.leadership.set(server.Leader() == server.MemberID())
 	m.group.Go(func(ctx context.Context) { m.followLeadership(ctx, server, lookEvery) })
 	return nil
