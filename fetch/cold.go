@@ -2,11 +2,7 @@ package fetch
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"sync"
-
-	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/internal/base"
@@ -54,15 +50,5 @@ func (s *Service) coldRead(ctx context.Context, log base.LogID, from base.Offset
 		return nil, ctx.Err()
 	}
 	bs, err := s.opts.Cold.Read(ctx, log, from, maxBytes)
-	return bs, retriable(err)
-}
-
-// retriable makes a bucket that does not answer as it should an error that clients meet by asking again: most of them give
-// Kafka's UNKNOWN_SERVER_ERROR, which is what its RemoteStorageException becomes, to the application.
-func retriable(err error) error {
-	var known *kerr.Error
-	if err == nil || errors.As(err, &known) || isPatience(err) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", kerr.KafkaStorageError, err)
+	return bs, s.coldError(log, err)
 }

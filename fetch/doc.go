@@ -3,6 +3,7 @@
 //
 //	plan.go     PURE: which tier serves an offset, and what a partition is answered without reading
 //	fetch.go    Fetch: all hot partitions at once, all cold ones in parallel, then within the limits of the request
+//	failures.go what a cold read that fails is answered, logged and counted as
 //	wait.go     the long poll: until enough bytes are there, the deadline, or an error
 //	offsets.go  ListOffsets: the special timestamps and look-ups by time, over both tiers (I8)
 //

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/internal/base"
@@ -43,6 +45,7 @@ type Options struct {
 	MaxBytes func() int32
 	Clock    clock.Clock
 	Logger   *slog.Logger
+	Meter    metric.Meter // default: none
 }
 
 // Service reads partitions of this broker over both tiers. Safe for concurrent use.
@@ -50,6 +53,9 @@ type Service struct {
 	opts    Options
 	cold    chan struct{} // a token per cold read
 	lookups chan struct{} // a token per look-up by time
+
+	failures              metric.Int64Counter // cold reads by cause
+	loudMissing, loudElse logLimit
 }
 
 // New returns a Service.
@@ -75,7 +81,13 @@ func New(opts Options) *Service {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Service{opts: opts, cold: make(chan struct{}, opts.ColdReads), lookups: make(chan struct{}, opts.ColdLookups)}
+	if opts.Meter == nil {
+		opts.Meter = noop.Meter{}
+	}
+	return &Service{
+		opts: opts, cold: make(chan struct{}, opts.ColdReads), lookups: make(chan struct{}, opts.ColdLookups),
+		failures: newFailures(opts.Meter, opts.Logger),
+	}
 }
 
 // PartitionRequest is one partition of a Fetch.

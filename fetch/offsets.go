@@ -92,7 +92,7 @@ func (s *Service) find(ctx context.Context, p *ingest.Partition, v ingest.View, 
 		var off base.Offset
 		var ts int64
 		var ok bool
-		err := s.coldLookup(ctx, func(ctx context.Context) (err error) {
+		err := s.coldLookup(ctx, p.Log(), func(ctx context.Context) (err error) {
 			off, ts, ok, err = s.opts.Cold.OffsetForTime(ctx, p.Log(), timestamp, v.LogStart)
 			return err
 		})
@@ -114,7 +114,7 @@ func (s *Service) findMax(ctx context.Context, p *ingest.Partition, v ingest.Vie
 	var off base.Offset
 	var ts int64
 	var cold bool
-	err = s.coldLookup(ctx, func(ctx context.Context) (err error) {
+	err = s.coldLookup(ctx, p.Log(), func(ctx context.Context) (err error) {
 		off, ts, cold, err = s.opts.Cold.MaxTimestamp(ctx, p.Log())
 		return err
 	})
@@ -128,7 +128,7 @@ func (s *Service) findMax(ctx context.Context, p *ingest.Partition, v ingest.Vie
 }
 
 // coldLookup runs a look-up by time in the cold tier under the budget of those (I12), for at most Options.ColdLookupWait.
-func (s *Service) coldLookup(ctx context.Context, look func(context.Context) error) error {
+func (s *Service) coldLookup(ctx context.Context, log base.LogID, look func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.opts.ColdLookupWait)
 	defer cancel()
 	select {
@@ -137,5 +137,5 @@ func (s *Service) coldLookup(ctx context.Context, look func(context.Context) err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return retriable(look(ctx))
+	return s.coldError(log, look(ctx))
 }

@@ -67,6 +67,10 @@ func (r *Reader) Read(ctx context.Context, log base.LogID, from base.Offset, max
 	}
 }
 
+// Missing reports whether a read failed because the bucket does not have an object that a manifest names: it was lost, or it
+// is another bucket.
+func Missing(err error) bool { return errors.Is(err, objstore.ErrNotFound) }
+
 // manifest loads the current manifest. A manifest object that is gone means that the root in memory is old.
 func (r *Reader) manifest(ctx context.Context, log base.LogID) (*manifest.Manifest, error) {
 	m, err := r.t.Manifest(ctx, log)
