@@ -39,9 +39,11 @@ func newTrio(t *testing.T, voters int) *trio {
 		c.addNode()
 	}
 	t.Cleanup(func() {
-		for id := range c.members {
-			c.stop(id)
+		var wg sync.WaitGroup // each takes a second, in which etcd waits for its peers' connections
+		for _, m := range c.members {
+			wg.Go(func() { stop(t, m) })
 		}
+		wg.Wait()
 	})
 	return c
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
@@ -312,9 +313,7 @@ func (m *Member) Close() error {
 	m.core.muted.Store(true)
 	var errs []error
 	if m.etcd != nil {
-		// Before the listeners close: etcd itself does it after it has waited for the streams of its clients. Where nobody can
-		// take over, the others elect.
-		_ = m.etcd.Server.TryTransferLeadershipOnShutdown()
+		m.handOver()
 	}
 	if m.gauges != nil {
 		errs = append(errs, m.gauges.Unregister())
@@ -328,15 +327,37 @@ func (m *Member) Close() error {
 		}
 	}
 	if m.etcd != nil {
-		select {
-		case <-m.etcd.Server.ReadyNotify():
-		default: // its listeners wait for it to be ready or to stop, and etcd's Close for them
-			m.etcd.Server.HardStop()
-		}
 		m.etcd.Close()
 	}
 	if m.lock != nil {
 		errs = append(errs, m.lock.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// handOver gives raft's leadership away, if this member has it, before etcd's listeners close: etcd itself does so after it has
+// waited for the streams of its clients. Where nobody takes it, because all members stop at once, etcd would wait for seconds,
+// twice; the server is stopped then, as is one that is not ready, whose listeners wait for it and etcd's Close for them.
+func (m *Member) handOver() {
+	server := m.etcd.Server
+	select {
+	case <-server.ReadyNotify():
+	default:
+		server.HardStop()
+		return
+	}
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer close(done)
+		_ = server.TryTransferLeadershipOnShutdown() // the others elect
+	})
+	timer := m.opts.Clock.NewTimer(2 * m.opts.electionTimeout())
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		server.HardStop() // ends the transfer
+	}
+	wg.Wait()
 }
