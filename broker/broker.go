@@ -29,6 +29,7 @@ import (
 	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/metadata/etcdkv"
 	"github.com/varvelog/varve/objstore"
+	"github.com/varvelog/varve/objstore/open"
 	"github.com/varvelog/varve/tiering"
 )
 
@@ -80,6 +81,9 @@ func New(cfg Config, seams Seams) (*Broker, error) {
 	if err := metadata.ValidateStatic(cfg.Set); err != nil {
 		return nil, err
 	}
+	if err := open.CheckURL(cfg.ObjectStore); err != nil {
+		return nil, fmt.Errorf("--object-store: %w", err)
+	}
 	if seams.Clock == nil {
 		seams.Clock = clock.Real{}
 	}
@@ -102,7 +106,7 @@ func (b *Broker) table() []module {
 		{"http", []string{"telemetry"}, b.startHTTP, func(ctx context.Context) error { return b.http.Stop(ctx) }},
 		{"memory", []string{"hot"}, b.startMemory, b.stopMemory},
 		{"listener", []string{"lock"}, b.startListener, b.stopListener},
-		{"bucket", []string{"lock", "telemetry"}, b.startBucket, func(context.Context) error { return b.bucket.Close() }},
+		{"bucket", []string{"metadata"}, b.startBucket, func(context.Context) error { return b.bucket.Close() }},
 		{"cache", []string{"bucket"}, b.startCache, func(context.Context) error { return b.cache.Close() }},
 		{"etcd", []string{"lock"}, b.startEtcd, b.stopEtcd},
 		{"metadata", []string{"etcd", "listener", "telemetry"}, b.startMetadata, b.stopMetadata},

@@ -31,7 +31,11 @@ func (b *Broker) startBucket(ctx context.Context) (err error) {
 	if b.bucket = b.seams.Bucket; b.bucket != nil {
 		return nil
 	}
-	b.bucket, err = open.Open(ctx, b.cfg.ObjectStore, open.Options{Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter})
+	opts := open.Options{Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter}
+	if err := b.expectBucket(ctx, &opts); err != nil {
+		return err
+	}
+	b.bucket, err = open.Open(ctx, b.cfg.ObjectStore, opts)
 	return err
 }
 
@@ -189,7 +193,7 @@ func (b *Broker) startFetch(context.Context) error {
 			return time.Duration(b.meta.Image().Broker().RemoteFetchMaxWaitMs) * time.Millisecond
 		},
 		MaxBytes: func() int32 { return b.meta.Image().Broker().FetchMaxBytes },
-		Clock:    b.seams.Clock, Logger: b.log,
+		Clock:    b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
 	})
 	return nil
 }

@@ -61,24 +61,39 @@ func Open(ctx context.Context, url string, opts Options) (objstore.Bucket, error
 	return stack, nil
 }
 
-func openStore(ctx context.Context, url string, opts Options) (objstore.Bucket, error) {
+// CheckURL answers the error of a URL that Open can never open; it opens nothing.
+func CheckURL(url string) error {
 	scheme, rest, _ := strings.Cut(url, ":")
 	switch scheme {
 	case "dir":
-		path, ok := strings.CutPrefix(rest, "//")
-		if !ok || path == "" {
-			return nil, fmt.Errorf("object store url %q: want dir:///path: %w", url, objstore.ErrInvalid)
+		if path, ok := strings.CutPrefix(rest, "//"); !ok || path == "" {
+			return fmt.Errorf("object store url %q: want dir:///path: %w", url, objstore.ErrInvalid)
 		}
-		return dir.Open(path, dir.Options{FS: opts.FS, Logger: opts.Logger, Identity: opts.Identity, Existing: opts.Existing, Claim: opts.Claim})
+	case "mem":
+	case "s3":
+		_, err := s3.ParseURL(url)
+		return err
+	default:
+		return fmt.Errorf("object store url %q: unknown scheme, want dir, s3 or mem: %w", url, objstore.ErrInvalid)
+	}
+	return nil
+}
+
+func openStore(ctx context.Context, url string, opts Options) (objstore.Bucket, error) {
+	if err := CheckURL(url); err != nil {
+		return nil, err
+	}
+	scheme, rest, _ := strings.Cut(url, ":")
+	switch scheme {
+	case "dir":
+		return dir.Open(strings.TrimPrefix(rest, "//"), dir.Options{FS: opts.FS, Logger: opts.Logger, Identity: opts.Identity, Existing: opts.Existing, Claim: opts.Claim})
 	case "mem":
 		return mem.New(mem.Options{Clock: opts.Clock}), nil
-	case "s3":
-		o, err := s3.ParseURL(url)
-		if err != nil {
-			return nil, err
-		}
-		o.AccessKey, o.SecretKey, o.Logger = opts.AccessKey, opts.SecretKey, opts.Logger
-		return s3.Open(ctx, o)
 	}
-	return nil, fmt.Errorf("object store url %q: unknown scheme, want dir, s3 or mem: %w", url, objstore.ErrInvalid)
+	o, err := s3.ParseURL(url)
+	if err != nil {
+		return nil, err
+	}
+	o.AccessKey, o.SecretKey, o.Logger = opts.AccessKey, opts.SecretKey, opts.Logger
+	return s3.Open(ctx, o)
 }

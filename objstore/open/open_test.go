@@ -18,6 +18,9 @@ func TestBadURLs(t *testing.T) {
 		if b, err := Open(t.Context(), url, Options{}); err == nil {
 			t.Errorf("%q: opened %v", url, b)
 		}
+		if CheckURL(url) == nil {
+			t.Errorf("%q: checked", url)
+		}
 	}
 	if _, err := s3.ParseURL("s3://b?endpoint=x"); !errors.Is(err, objstore.ErrInvalid) {
 		t.Errorf("error %v", err)
