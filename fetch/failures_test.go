@@ -31,7 +31,9 @@ func TestColdFailuresAreSeen(t *testing.T) {
 	tp, m := r.topic("t", map[string]string{"varve.tiering.max.lag.ms": "100"}), &model{}
 	r.put(tp, m, 50, record.CodecNone)
 	r.tier(tp)
-	lines := func(cause string) int { return strings.Count(logged.String(), "level=ERROR msg=\"cold read failed\" cause="+cause) }
+	lines := func(cause string) int {
+		return strings.Count(logged.String(), "level=ERROR msg=\"cold read failed\" cause="+cause)
+	}
 	read := func(injected error) {
 		t.Helper()
 		r.bucket.SetRules(fault.When(fault.OfKind(fault.Get), fault.Effect{Err: injected}))

@@ -93,10 +93,10 @@ func (b *Bucket) readMarker() (id string, err error) {
 // mark gives a directory without a marker one, and answers the identity in it: its own, or that of another process which
 // was first. With existing the directory must hold objects already: those of a version that wrote no marker.
 func (b *Bucket) mark(existing bool) (id string, err error) {
-	if !existing {
+	if existing {
+		err = b.holdsObjects()
+	} else {
 		err = makeRoot(b.fs, b.root)
-	} else if !b.holdsObjects() {
-		err = fmt.Errorf("no %s and no objects in it", markerName)
 	}
 	if err != nil {
 		return "", err
@@ -128,9 +128,10 @@ func writeSynced(disk vfs.FS, path, text string) error {
 	return errors.Join(err, f.Close())
 }
 
-func (b *Bucket) holdsObjects() bool {
+// holdsObjects answers an error where there is no object.
+func (b *Bucket) holdsObjects() error {
 	for _, err := range b.walkTree(context.Background(), "", "", b.listLevel) {
-		return err == nil
+		return err
 	}
-	return false
+	return fmt.Errorf("no %s and no objects in it", markerName)
 }
