@@ -70,7 +70,8 @@ func TestModulesStopLeavesBehindWhatHangs(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
 	hangs := r.module("b", nil, "a")
-	hangs.stop = func(context.Context) error { <-release; return nil }
+	reached := make(chan struct{})
+	hangs.stop = func(context.Context) error { close(reached); <-release; return nil }
 	c := clock.NewManual(time.Unix(0, 0))
 	m := modules{log: slog.New(slog.DiscardHandler), clock: c, table: []module{r.module("a", nil), hangs, r.module("c", nil, "b")}}
 	if err := m.start(t.Context()); err != nil {
@@ -80,6 +81,7 @@ func TestModulesStopLeavesBehindWhatHangs(t *testing.T) {
 	cancel()
 	answer := make(chan error, 1)
 	go func() { answer <- m.stop(ctx) }()
+	<-reached // before that the clock would run out for the module that stops as it should
 	for {
 		select {
 		case err := <-answer:
