@@ -100,13 +100,17 @@ func New(cfg Config, seams Seams) (*Broker, error) {
 
 // table is the modules and what each needs (style B.11). Constructors stay with their packages; start.go calls them.
 func (b *Broker) table() []module {
+	bucketNeeds := []string{"lock", "telemetry"}
+	if b.cfg.directoryBucket() {
+		bucketNeeds = append(bucketNeeds, "metadata") // expectBucket asks; others are looked for meanwhile
+	}
 	return []module{
 		{"lock", nil, b.startLock, b.stopLock},
 		{"telemetry", nil, b.startTelemetry, func(ctx context.Context) error { return b.telemetry.Shutdown(ctx) }},
 		{"http", []string{"telemetry"}, b.startHTTP, func(ctx context.Context) error { return b.http.Stop(ctx) }},
 		{"memory", []string{"hot"}, b.startMemory, b.stopMemory},
 		{"listener", []string{"lock"}, b.startListener, b.stopListener},
-		{"bucket", []string{"metadata"}, b.startBucket, func(context.Context) error { return b.bucket.Close() }},
+		{"bucket", bucketNeeds, b.startBucket, func(context.Context) error { return b.bucket.Close() }},
 		{"cache", []string{"bucket"}, b.startCache, func(context.Context) error { return b.cache.Close() }},
 		{"etcd", []string{"lock"}, b.startEtcd, b.stopEtcd},
 		{"metadata", []string{"etcd", "listener", "telemetry"}, b.startMetadata, b.stopMetadata},

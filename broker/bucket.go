@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/objstore/open"
@@ -15,7 +14,7 @@ const bucketKey = "/varve/bucket"
 // expectBucket tells a directory bucket which one it must be, or that it cannot be a new one, because what was tiered is in
 // another. In an empty directory nobody would miss that: uploads would go there, and what they cover would be trimmed.
 func (b *Broker) expectBucket(ctx context.Context, opts *open.Options) error {
-	if !strings.HasPrefix(b.cfg.ObjectStore, "dir:") {
+	if !b.cfg.directoryBucket() {
 		return nil
 	}
 	known, ok, err := b.etcd.KV().Get(ctx, bucketKey)

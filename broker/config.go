@@ -178,8 +178,10 @@ func split(memory int64) budgets {
 // cacheDisk is the share of the disk that blocks of tiered objects get. A directory bucket is on a disk already: a second copy
 // of its blocks there costs more than reading them again, out of the system's page cache.
 func (c *Config) cacheDisk() int64 {
-	if strings.HasPrefix(c.ObjectStore, "dir:") {
+	if c.directoryBucket() {
 		return 0
 	}
 	return 1 << 30
 }
+
+func (c *Config) directoryBucket() bool { return strings.HasPrefix(c.ObjectStore, "dir:") }

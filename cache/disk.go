@@ -155,18 +155,26 @@ func (c *Cache) scan(ctx context.Context) {
 
 // removeUnused removes the block files of an earlier run that had a disk tier.
 func (c *Cache) removeUnused(context.Context) {
-	names, err := c.opts.FS.List(c.opts.Dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return
-	}
-	for _, name := range names {
-		if strings.HasPrefix(name, "v") {
-			err = errors.Join(err, c.opts.FS.RemoveAll(c.opts.FS.PathJoin(c.opts.Dir, name)))
-		}
-	}
-	if err != nil {
+	d := disk{fs: c.opts.FS, root: c.opts.Dir}
+	if err := d.removeFormats(""); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.opts.Logger.Warn("unused cache blocks not removed", slogErr(err))
 	}
+}
+
+// removeFormats removes the directories of block files but one.
+func (d *disk) removeFormats(keep string) error {
+	names, err := d.fs.List(d.root)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, "v") && name != keep {
+			if err := d.fs.RemoveAll(d.fs.PathJoin(d.root, name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // adopt enters block files into the index and returns those that have no room or are there already.
@@ -186,16 +194,8 @@ func (c *Cache) adopt(files []found) []*entry[diskEntry] {
 
 // list returns the block files. It removes the directories of other formats and files that are not block files.
 func (d *disk) list(ctx context.Context) ([]found, error) {
-	formats, err := d.fs.List(d.root)
-	if err != nil {
+	if err := d.removeFormats(d.formatName()); err != nil {
 		return nil, err
-	}
-	for _, name := range formats {
-		if strings.HasPrefix(name, "v") && name != d.formatName() {
-			if err := d.fs.RemoveAll(d.fs.PathJoin(d.root, name)); err != nil {
-				return nil, err
-			}
-		}
 	}
 	shards, err := d.fs.List(d.blocksDir())
 	if err != nil {

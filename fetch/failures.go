@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"go.opentelemetry.io/otel/attribute"
@@ -47,17 +45,8 @@ func (s *Service) coldError(log base.LogID, err error) error {
 	if loud == nil {
 		return err
 	}
-	if loud.allow(s.opts.Clock.Now()) {
+	if loud.Allow(s.opts.Clock.Now()) {
 		s.opts.Logger.Error("cold read failed", slog.String("cause", cause), slog.String("log", log.String()), slog.Any("error", err))
 	}
 	return fmt.Errorf("%w: %w", kerr.KafkaStorageError, err)
-}
-
-// logLimit lets one line per second through: clients ask again at once, and the metric counts all.
-type logLimit struct{ last atomic.Int64 }
-
-func (l *logLimit) allow(now time.Time) bool {
-	second := now.Unix()
-	last := l.last.Load()
-	return second != last && l.last.CompareAndSwap(last, second)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/internal/clock"
+	"github.com/varvelog/varve/internal/loglimit"
 	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/record"
 	"github.com/varvelog/varve/tiering"
@@ -55,7 +56,7 @@ type Service struct {
 	lookups chan struct{} // a token per look-up by time
 
 	failures              metric.Int64Counter // cold reads by cause
-	loudMissing, loudElse logLimit
+	loudMissing, loudElse loglimit.Limit
 }
 
 // New returns a Service.
@@ -87,6 +88,8 @@ func New(opts Options) *Service {
 	return &Service{
 		opts: opts, cold: make(chan struct{}, opts.ColdReads), lookups: make(chan struct{}, opts.ColdLookups),
 		failures: newFailures(opts.Meter, opts.Logger),
+		// Clients ask again at once, and the metric counts all.
+		loudMissing: loglimit.Limit{PerSecond: 1}, loudElse: loglimit.Limit{PerSecond: 1},
 	}
 }
 

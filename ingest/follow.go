@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/varvelog/varve/ingest/hot"
+	"github.com/varvelog/varve/ingest/replica"
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/record"
@@ -62,7 +63,7 @@ func (p *Partition) follow(state *metadata.Partition, topic *metadata.Topic) {
 // cutEpochsLocked forgets the epochs that start at end or behind it.
 func (p *Partition) cutEpochsLocked(end base.Offset) {
 	m := &p.mu
-	m.epochs, m.epoch = epochsBelow(m.epochs, end), base.NoLeaderEpoch
+	m.epochs, m.epoch = replica.TruncateEpochs(m.epochs, end), base.NoLeaderEpoch
 	if n := len(m.epochs); n > 0 {
 		m.epoch = m.epochs[n-1].Epoch
 	}
@@ -289,18 +290,8 @@ func (p *Partition) planTruncation(end, old base.Offset) (t truncation, err erro
 
 // readRange reads hot batches [from, end) whether they are visible or not.
 func (p *Partition) readRange(from, end base.Offset) (out []record.Batch, err error) {
-	for from < end {
-		bs, err := p.g.store.ReadVerified(p.log, from, end, 1<<20)
-		if err != nil {
-			return nil, fmt.Errorf("read log %s at %d: %w", p.log, from, err)
-		}
-		if len(bs) == 0 || bs[0].BaseOffset() != from {
-			return nil, base.MarkCorruption(fmt.Errorf("log %s has no batch at offset %d below %d", p.log, from, end))
-		}
-		out = append(out, bs...)
-		from = bs[len(bs)-1].NextOffset()
-	}
-	return out, nil
+	err = p.eachStored(from, end, func(b record.Batch) { out = append(out, b) })
+	return out, err
 }
 
 // truncateLocked makes the log end earlier.

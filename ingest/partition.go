@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/varvelog/varve/ingest/hot"
+	"github.com/varvelog/varve/ingest/replica"
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/internal/invariants"
 	"github.com/varvelog/varve/metadata"
@@ -107,10 +108,7 @@ func (p *Partition) lead(state *metadata.Partition, topic *metadata.Topic) {
 		return
 	}
 	m.epoch = state.LeaderEpoch
-	for len(m.epochs) > 0 && m.epochs[len(m.epochs)-1].Start >= m.end {
-		m.epochs = m.epochs[:len(m.epochs)-1]
-	}
-	m.epochs = append(m.epochs, base.EpochStart{Epoch: m.epoch, Start: m.end})
+	m.epochs = replica.AssignEpoch(m.epochs, m.epoch, m.end)
 	m.unsaved = true
 }
 
@@ -258,29 +256,7 @@ func (p *Partition) wakeLocked() {
 func (p *Partition) EpochEnd(epoch base.LeaderEpoch) (base.LeaderEpoch, base.Offset) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return epochEnd(p.mu.epochs, p.mu.epoch, p.mu.end, epoch)
-}
-
-// epochEnd is LeaderEpochFileCache.endOffsetFor (facts/protocol.md 3.8).
-func epochEnd(epochs []base.EpochStart, latest base.LeaderEpoch, end base.Offset, want base.LeaderEpoch) (base.LeaderEpoch, base.Offset) {
-	switch {
-	case want < 0 || want > latest:
-		return base.NoLeaderEpoch, base.NoOffset
-	case want == latest:
-		return want, end
-	case len(epochs) == 0:
-		return base.NoLeaderEpoch, base.NoOffset
-	case want < epochs[0].Epoch:
-		return want, epochs[0].Start
-	}
-	i := len(epochs) - 1
-	for epochs[i].Epoch > want {
-		i--
-	}
-	if i == len(epochs)-1 {
-		return epochs[i].Epoch, end
-	}
-	return epochs[i].Epoch, epochs[i+1].Start
+	return replica.EpochEnd(p.mu.epochs, p.mu.epoch, p.mu.end, epoch)
 }
 
 // EpochAt is the leader epoch under which the record at off was written, -1 where unknown.

@@ -9,6 +9,7 @@ import (
 	"github.com/varvelog/varve/ingest/hot"
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/metadata"
+	"github.com/varvelog/varve/record"
 )
 
 // metaLocked is the partition's 'm' row.
@@ -136,22 +137,34 @@ func (p *Partition) replayLocked(l *hot.Log) error {
 			sealed = sealed[1:]
 		}
 	}
-	for from := m.end; from < l.End; from = m.end {
-		bs, err := p.g.store.ReadVerified(p.log, from, l.End, 1<<20)
-		if err != nil {
-			return err
-		}
-		if len(bs) == 0 || bs[0].BaseOffset() != from {
-			return base.MarkCorruption(fmt.Errorf("no batch at offset %d below the log end %d", from, l.End))
-		}
-		for _, b := range bs {
-			closeRange()
-			p.noteEpochLocked(b.LeaderEpoch(), b.BaseOffset())
-			p.noteLocked(nil, b, nowMs)
-		}
+	err := p.eachStored(m.end, l.End, func(b record.Batch) {
+		closeRange()
+		p.noteEpochLocked(b.LeaderEpoch(), b.BaseOffset())
+		p.noteLocked(nil, b, nowMs)
+	})
+	if err != nil {
+		return err
 	}
 	closeRange()
 	return p.fillSealedLocked(nowMs)
+}
+
+// eachStored yields the batches of [from, end) of the hot store, verified, whether they are visible or not.
+func (p *Partition) eachStored(from, end base.Offset, fn func(record.Batch)) error {
+	for from < end {
+		bs, err := p.g.store.ReadVerified(p.log, from, end, 1<<20)
+		if err != nil {
+			return fmt.Errorf("read log %s at %d: %w", p.log, from, err)
+		}
+		if len(bs) == 0 || bs[0].BaseOffset() != from {
+			return base.MarkCorruption(fmt.Errorf("log %s has no batch at offset %d below %d", p.log, from, end))
+		}
+		for _, b := range bs {
+			fn(b)
+		}
+		from = bs[len(bs)-1].NextOffset()
+	}
+	return nil
 }
 
 func (p *Partition) noteEpochLocked(e base.LeaderEpoch, start base.Offset) {

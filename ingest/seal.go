@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/varvelog/varve/ingest/hot"
+	"github.com/varvelog/varve/ingest/replica"
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/record"
@@ -352,7 +353,7 @@ func (p *Partition) appendSealed(out []SealedRange) []SealedRange {
 		s.SealedAtMs = latestMs // the clock may have been set back: a log's ranges keep their order when they are sorted
 		out = append(out, SealedRange{
 			Log: p.log, TP: m.tp, TopicID: m.topicID, LogStart: m.logStart, LeaderEpoch: m.epoch,
-			Epochs: epochsBelow(m.epochs, s.End), Sealed: s,
+			Epochs: slices.Clone(replica.TruncateEpochs(m.epochs, s.End)), Sealed: s,
 		})
 	}
 	return out
@@ -365,14 +366,6 @@ func (p *Partition) readyAgain() {
 	if n := len(p.mu.sealed); n > 0 && p.mu.sealed[n-1].End > p.mu.tieredEnd && p.mu.err == nil && tiered(p.Config()) {
 		p.g.work.addReady(p)
 	}
-}
-
-func epochsBelow(epochs []base.EpochStart, end base.Offset) []base.EpochStart {
-	n := len(epochs)
-	for n > 0 && epochs[n-1].Start >= end {
-		n--
-	}
-	return slices.Clone(epochs[:n])
 }
 
 // SealedC is signalled when there may be more to list.

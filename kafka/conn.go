@@ -99,7 +99,7 @@ func (c *conn) logEnd(err error) {
 	var bad *protocolError
 	switch {
 	case errors.As(err, &bad):
-		if c.s.loud.allow(c.s.opts.Clock.Now()) {
+		if c.s.loud.Allow(c.s.opts.Clock.Now()) {
 			c.s.log.Info("connection closed: protocol violation", slog.String("client", c.host), slog.String("reason", bad.what))
 		}
 	case err == nil, errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.Is(err, errIdle), errors.Is(err, errDraining):

@@ -44,7 +44,7 @@ func codeOf(err error) (code int16, known bool) {
 // code is the wire code of err for this request. The first error is what the request's metrics show; unknown errors are logged.
 func (r *request) code(err error) int16 {
 	code, known := codeOf(err)
-	if !known && r.conn.s.loud.allow(r.conn.s.opts.Clock.Now()) {
+	if !known && r.conn.s.loud.Allow(r.conn.s.opts.Clock.Now()) {
 		r.conn.s.log.Error("request failed with an unexpected error", slog.String("api", r.route.name),
 			slog.String("client", r.clientID), slog.Any("err", err))
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/loglimit"
 	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/record"
 )
@@ -71,15 +72,15 @@ func TestConnectionLimitsAreSettings(t *testing.T) {
 }
 
 func TestLogLimit(t *testing.T) {
-	var l logLimit
+	l := loglimit.Limit{PerSecond: linesPerSecond}
 	now := time.Unix(1000, 0)
 	passed := 0
 	for range 3 * linesPerSecond {
-		if l.allow(now) {
+		if l.Allow(now) {
 			passed++
 		}
 	}
-	if passed != linesPerSecond || !l.allow(now.Add(time.Second)) {
+	if passed != linesPerSecond || !l.Allow(now.Add(time.Second)) {
 		t.Errorf("%d lines in a second, want %d, and more in the next", passed, linesPerSecond)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"go.opentelemetry.io/otel/attribute"
@@ -159,24 +158,5 @@ func (x *metrics) connectionEnded(err error) {
 // traced reports whether requests of the route get a span.
 func (s *Server) traced(r *route) bool { return r.span != "" && s.tracing }
 
-// logLimit bounds the log lines that clients can cause; the metrics count all.
-type logLimit struct {
-	mu struct {
-		sync.Mutex
-		second int64
-		lines  int
-	}
-}
-
-// linesPerSecond is how many lines per second a logLimit lets through.
+// linesPerSecond bounds the log lines that clients can cause; the metrics count all.
 const linesPerSecond = 20
-
-func (l *logLimit) allow(now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s := now.Unix(); s != l.mu.second {
-		l.mu.second, l.mu.lines = s, 0
-	}
-	l.mu.lines++
-	return l.mu.lines <= linesPerSecond
-}

@@ -18,6 +18,7 @@ import (
 	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/internal/clock"
+	"github.com/varvelog/varve/internal/loglimit"
 	"github.com/varvelog/varve/internal/service"
 	"github.com/varvelog/varve/metadata"
 )
@@ -156,7 +157,7 @@ type Server struct {
 	sessions *sessionCache
 	creating *creations
 	buffers  bufferPools
-	loud     logLimit
+	loud     loglimit.Limit
 
 	conns  connSet
 	goroot *service.Group
@@ -179,7 +180,7 @@ func New(o Options) *Server {
 func newServer(o Options, deps backends) *Server {
 	tracing := o.Tracer != nil
 	o.EnsureDefaults()
-	s := &Server{tracing: tracing, opts: o, deps: deps, log: o.Logger, goroot: service.NewGroup(context.Background())}
+	s := &Server{loud: loglimit.Limit{PerSecond: linesPerSecond}, tracing: tracing, opts: o, deps: deps, log: o.Logger, goroot: service.NewGroup(context.Background())}
 	s.table = newRoutes()
 	s.requests = newLanes(o.Clock, o.Limits.RequestMemoryBytes)
 	s.parked = newAdmission(o.Clock, o.Limits.RequestMemoryBytes)

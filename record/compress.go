@@ -239,16 +239,19 @@ func (r *snappyReader) nextBlock() error {
 	return err
 }
 
-// inflateAll decompresses a batch's payload into memory of its own, bounded by limit.
-func inflateAll(h *hold, c Codec, payload []byte, limit int) (records []byte, err error) {
-	err = h.withRoom(limit, func(limit int) (err error) {
-		records, err = inflateWithin(h, c, payload, limit)
-		return err
-	})
+// inflateAll decompresses a batch's payload into memory of its own, bounded by limit: first as a usual batch, and where that is not
+// enough, as a large one.
+func inflateAll(h *hold, c Codec, payload []byte, limit int) ([]byte, error) {
+	if limit <= 0 {
+		limit = defaultMaxInflated
+	}
+	records, err := inflateWithin(h, c, payload, min(limit, pooledSize))
+	if limit > pooledSize && errors.Is(err, errInflated) {
+		h.enlarge()
+		return inflateWithin(h, c, payload, limit)
+	}
 	return records, err
 }
-
-func isInflated(err error) bool { return errors.Is(err, errInflated) }
 
 func inflateWithin(h *hold, c Codec, payload []byte, limit int) ([]byte, error) {
 	s, inf, err := inflate(h, c, payload, limit)

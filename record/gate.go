@@ -47,16 +47,3 @@ func (h *hold) leave() {
 	}
 	<-h.g.usual
 }
-
-// withRoom calls fn with a bound on what it may inflate: a small one, and, where that is passed, limit, as a large batch.
-func (h *hold) withRoom(limit int, fn func(limit int) error) error {
-	if limit <= 0 {
-		limit = defaultMaxInflated
-	}
-	err := fn(min(limit, pooledSize))
-	if limit <= pooledSize || !isInflated(err) {
-		return err
-	}
-	h.enlarge()
-	return fn(limit)
-}

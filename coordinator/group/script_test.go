@@ -1,11 +1,7 @@
 package group
 
 import (
-	"bytes"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,50 +11,16 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/varvelog/varve/coordinator/runtime"
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/testutil/script"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write the traces of testdata/*.txt anew")
-
-// TestScripts runs testdata/*.txt against a machine: lines of commands, each followed by its full trace (indented). A
-// difference fails the test; -rewrite accepts it.
+// TestScripts runs testdata/*.txt against a machine.
 func TestScripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := runScript(t, string(want))
-			if *rewrite {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if !bytes.Equal([]byte(got), want) {
-				t.Errorf("trace differs (-rewrite accepts it):\n%s", got)
-			}
-		})
-	}
-}
-
-func runScript(t *testing.T, script string) string {
-	w := newWorkbench(t)
-	for line := range strings.Lines(script) {
-		line = strings.TrimSuffix(line, "\n")
-		if strings.HasPrefix(line, "  ") {
-			continue // the old trace
-		}
-		w.printf("%s", line)
-		if line != "" && !strings.HasPrefix(line, "#") {
-			w.command(strings.Fields(line))
-		}
-	}
-	return w.trace.String()
+	script.Test(t, func(t *testing.T, text string) string {
+		w := newWorkbench(t)
+		script.Play(text, &w.trace, func(line string) { w.command(strings.Fields(line)) })
+		return w.trace.String()
+	})
 }
 
 // args are the words name=value of a command.

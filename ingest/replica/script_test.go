@@ -1,66 +1,35 @@
 package replica
 
 import (
-	"bytes"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/testutil/script"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write the traces of testdata/*.txt anew")
-
-// TestScripts runs testdata/*.txt against a cluster: lines of commands, each followed by the whole state (indented). A difference
-// fails the test; -rewrite accepts it. In the state "|" stands at the high watermark, "!" behind what is not synced, value@epoch
-// for a record, and 2:5 for a follower whose fetch offset is 5.
+// TestScripts runs testdata/*.txt against a cluster: each command is followed by the whole state, and the invariants hold. In the
+// state "|" stands at the high watermark, "!" behind what is not synced, value@epoch for a record, and 2:5 for a follower whose
+// fetch offset is 5.
 func TestScripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, broken := runScript(t, string(want))
-			if broken != "" {
-				t.Errorf("an invariant is violated: %s\n%s", broken, got)
-			}
-			if *rewrite {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if !bytes.Equal([]byte(got), want) {
-				t.Errorf("trace differs (-rewrite accepts it):\n%s", got)
-			}
-		})
-	}
+	script.Test(t, func(t *testing.T, text string) string {
+		got, broken := runScript(t, text)
+		if broken != "" {
+			t.Errorf("an invariant is violated: %s\n%s", broken, got)
+		}
+		return got
+	})
 }
 
 // runScript also checks the invariants after each command.
-func runScript(t *testing.T, script string) (trace, broken string) {
+func runScript(t *testing.T, text string) (trace, broken string) {
 	var out strings.Builder
 	var c *cluster
-	for line := range strings.Lines(script) {
-		line = strings.TrimSuffix(line, "\n")
-		if strings.HasPrefix(line, "  ") {
-			continue // the old trace
-		}
-		out.WriteString(line + "\n")
+	script.Play(text, &out, func(line string) {
 		words := strings.Fields(line)
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
 		if words[0] == "cluster" {
 			c = newCluster(number(t, words[1]), number(t, words[2]))
 			c.trace = func(s string) { out.WriteString("  - " + s + "\n") }
@@ -72,7 +41,7 @@ func runScript(t *testing.T, script string) (trace, broken string) {
 		if msg := c.check(); msg != "" && broken == "" {
 			broken = line + ": " + msg
 		}
-	}
+	})
 	return out.String(), broken
 }
 

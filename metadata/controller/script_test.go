@@ -1,43 +1,27 @@
 package controller
 
 import (
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/testutil/script"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write the traces of testdata/*.txt anew")
-
-// TestScripts runs testdata/*.txt: lines of commands, each followed by what it left, indented. A difference fails the test;
-// -rewrite accepts it.
+// TestScripts runs testdata/*.txt: each command is followed by what it left.
 func TestScripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := runScript(string(want))
-			if *rewrite {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			} else if got != string(want) {
-				t.Errorf("trace differs (-rewrite accepts it):\n%s", got)
-			}
+	script.Test(t, func(_ *testing.T, text string) string {
+		var out strings.Builder
+		b := &bench{cluster: Cluster{}, tracker: NewTracker(9 * time.Second), now: time.Unix(0, 0).UTC()}
+		script.Play(text, &out, func(line string) {
+			words := strings.Fields(line)
+			out.WriteString("  " + b.command(words[0], words[1:]) + "\n")
 		})
-	}
+		return out.String()
+	})
 }
 
 // bench is what a script works on: one partition, and a tracker.
@@ -48,22 +32,6 @@ type bench struct {
 	tracker *Tracker
 	regs    []Registration
 	now     time.Time
-}
-
-func runScript(script string) string {
-	var out strings.Builder
-	b := &bench{cluster: Cluster{}, tracker: NewTracker(9 * time.Second), now: time.Unix(0, 0).UTC()}
-	for line := range strings.Lines(script) {
-		line = strings.TrimSuffix(line, "\n")
-		if strings.HasPrefix(line, "  ") {
-			continue // the old trace
-		}
-		out.WriteString(line + "\n")
-		if words := strings.Fields(line); len(words) > 0 && words[0] != "#" {
-			out.WriteString("  " + b.command(words[0], words[1:]) + "\n")
-		}
-	}
-	return out.String()
 }
 
 func ids(s string) []base.BrokerID {
