@@ -27,6 +27,7 @@ import (
 	"github.com/varvelog/varve/internal/telemetry"
 	"github.com/varvelog/varve/kafka"
 	"github.com/varvelog/varve/metadata"
+	"github.com/varvelog/varve/metadata/controller/run"
 	"github.com/varvelog/varve/metadata/etcdkv"
 	"github.com/varvelog/varve/objstore"
 	"github.com/varvelog/varve/objstore/open"
@@ -38,7 +39,8 @@ type Seams struct {
 	Clock   clock.Clock
 	Logger  *slog.Logger
 	Listen  func(network, addr string) (net.Listener, error)
-	Bucket  objstore.Bucket // instead of what Config.ObjectStore names
+	Dial    func(ctx context.Context, network, addr string) (net.Conn, error) // to other brokers
+	Bucket  objstore.Bucket                                                   // instead of what Config.ObjectStore names
 	Version string
 }
 
@@ -52,22 +54,26 @@ type Broker struct {
 	serving atomic.Bool
 	epoch   int64 // of this registration
 
-	lock      *os.File
-	memory    *service.Group
-	telemetry *telemetry.Telemetry
-	http      *httpapi.Server
-	listener  net.Listener
-	bucket    objstore.Bucket
-	etcd      *etcdkv.Member
-	meta      *metadata.Store
-	hot       *hot.Store
-	cache     *cache.Cache
-	ingest    *ingest.Ingest
-	tiering   *tiering.Tiering
-	compact   *compaction.Runner
-	fetch     *fetch.Service
-	groups    *group.Coordinator
-	kafka     *kafka.Server
+	lock       *os.File
+	memory     *service.Group
+	telemetry  *telemetry.Telemetry
+	http       *httpapi.Server
+	listener   net.Listener
+	bucket     objstore.Bucket
+	etcd       *etcdkv.Member
+	meta       *metadata.Store
+	roles      *service.Group // what follows etcd's leadership
+	controller *run.Controller
+	member     *membership
+	hot        *hot.Store
+	cache      *cache.Cache
+	ingest     *ingest.Ingest
+	tiering    *tiering.Tiering
+	tiered     chan struct{} // closed when tiering has started
+	compact    *compaction.Runner
+	fetch      *fetch.Service
+	groups     *group.Coordinator
+	kafka      *kafka.Server
 }
 
 // New checks the configuration; nothing is started or written.
@@ -93,7 +99,10 @@ func New(cfg Config, seams Seams) (*Broker, error) {
 	if seams.Listen == nil {
 		seams.Listen = net.Listen
 	}
-	b := &Broker{cfg: cfg, seams: seams, log: seams.Logger, failed: make(chan error, 1)}
+	if seams.Dial == nil {
+		seams.Dial = (&net.Dialer{}).DialContext
+	}
+	b := &Broker{cfg: cfg, seams: seams, log: seams.Logger, failed: make(chan error, 1), tiered: make(chan struct{})}
 	b.mods = modules{table: b.table(), log: b.log, clock: b.seams.Clock}
 	return b, nil
 }
@@ -112,15 +121,17 @@ func (b *Broker) table() []module {
 		{"listener", []string{"lock"}, b.startListener, b.stopListener},
 		{"bucket", bucketNeeds, b.startBucket, func(context.Context) error { return b.bucket.Close() }},
 		{"cache", []string{"bucket"}, b.startCache, func(context.Context) error { return b.cache.Close() }},
-		{"etcd", []string{"lock"}, b.startEtcd, b.stopEtcd},
-		{"metadata", []string{"etcd", "listener", "telemetry"}, b.startMetadata, b.stopMetadata},
+		{"etcd", []string{"lock", "telemetry"}, b.startEtcd, b.stopEtcd},
+		{"metadata", []string{"etcd", "listener", "telemetry", "hot"}, b.startMetadata, b.stopMetadata},
+		{"controller", []string{"metadata"}, b.startController, b.stopController},
 		{"hot", []string{"lock", "telemetry"}, b.startHot, func(context.Context) error { return b.hot.Close() }},
 		{"ingest", []string{"metadata", "hot"}, b.startIngest, func(context.Context) error { return b.ingest.Stop() }},
 		{"tiering", []string{"ingest", "cache"}, b.startTiering, b.stopTiering},
 		{"compaction", []string{"tiering"}, b.startCompaction, b.stopCompaction},
 		{"fetch", []string{"tiering"}, b.startFetch, nil},
 		{"groups", []string{"fetch"}, b.startGroups, func(ctx context.Context) error { return b.groups.Stop(ctx) }},
-		{"kafka", []string{"groups", "http"}, b.startKafka, b.stopKafka},
+		{"kafka", []string{"groups", "http", "controller"}, b.startKafka, b.stopKafka},
+		{"membership", []string{"kafka"}, b.startMembership, b.stopMembership},
 	}
 }
 
@@ -137,8 +148,9 @@ func (b *Broker) Start(ctx context.Context) error {
 
 // Stop ends everything in the reverse order; what was acknowledged is on disk when it returns.
 func (b *Broker) Stop(ctx context.Context) error {
+	err := b.mods.stop(ctx)
 	b.serving.Store(false)
-	return b.mods.stop(ctx)
+	return err
 }
 
 // Failed yields the first failure that the broker cannot go on with.

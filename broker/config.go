@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/metadata/etcdkv"
 )
 
 // Config is everything that `varve serve` can be told; the flags of the contract, one field each.
@@ -45,9 +48,13 @@ func (c *Config) EnsureDefaults() error {
 	c.DataDir = abs
 	def(&c.KafkaAddr, "127.0.0.1:9092")
 	def(&c.HTTPAddr, "127.0.0.1:8080")
-	def(&c.EtcdPeerAddr, "127.0.0.1:2380")
-	def(&c.EtcdClientAddr, "127.0.0.1:2379")
-	def(&c.ObjectStore, "dir://"+filepath.Join(c.DataDir, "bucket"))
+	if voters, err := c.voters(); err == nil && len(voters) < 2 { // of several each listens where the list says
+		def(&c.EtcdPeerAddr, "127.0.0.1:2380")
+		def(&c.EtcdClientAddr, "127.0.0.1:2379")
+		if len(voters) == 0 || voters[0].ID == base.BrokerID(c.NodeID) {
+			def(&c.ObjectStore, "dir://"+filepath.Join(c.DataDir, "bucket"))
+		}
+	}
 	if c.Memory == 0 {
 		c.Memory = machineMemory() / 4
 	}
@@ -63,21 +70,41 @@ func (c *Config) Validate() error {
 	for flag, addr := range map[string]string{
 		"--http-addr": c.HTTPAddr, "--etcd-peer-addr": c.EtcdPeerAddr, "--etcd-client-addr": c.EtcdClientAddr,
 	} {
-		if _, _, err := net.SplitHostPort(addr); err != nil {
+		if _, _, err := net.SplitHostPort(addr); addr != "" && err != nil {
 			errs = append(errs, fmt.Errorf("%s %q: want host:port: %w", flag, addr, err))
 		}
 	}
 	if _, err := c.listener(); err != nil {
 		errs = append(errs, err)
 	}
-	if n := strings.Count(c.Voters, "@"); n > 1 {
-		errs = append(errs, fmt.Errorf("--voters %q: this build runs one broker; a cluster of several is not built yet", c.Voters))
+	if _, err := c.voters(); err != nil {
+		errs = append(errs, err)
+	}
+	if c.ObjectStore == "" {
+		errs = append(errs, errors.New("--object-store: the brokers of a cluster need a shared one: s3://bucket/prefix?endpoint=..., "+
+			"or dir:///path on a file system that all of them see"))
 	}
 	const least = 64 << 20
 	if c.Memory < least {
 		errs = append(errs, fmt.Errorf("--memory %d: a broker needs at least %d bytes", c.Memory, least))
 	}
 	return errors.Join(errs...)
+}
+
+// voters is --voters taken apart.
+func (c *Config) voters() (out []etcdkv.Voter, err error) {
+	if c.Voters == "" {
+		return nil, nil
+	}
+	for entry := range strings.SplitSeq(c.Voters, ",") {
+		id, addr, ok := strings.Cut(strings.TrimSpace(entry), "@")
+		n, err := strconv.ParseInt(id, 10, 32)
+		if !ok || err != nil || n < 0 {
+			return nil, fmt.Errorf("--voters %q: %q: want id@host:port,...", c.Voters, entry)
+		}
+		out = append(out, etcdkv.Voter{ID: base.BrokerID(n), PeerAddr: addr})
+	}
+	return out, nil
 }
 
 // listener is the host:port of the one plain listener, with or without NAME=PROTOCOL://.

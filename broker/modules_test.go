@@ -135,6 +135,20 @@ func TestConfigSaysWhatIsWrong(t *testing.T) {
 	f(func(c *Config) { c.KafkaAddr = "A=SSL://127.0.0.1:9092" }, "SSL is not built yet")
 	f(func(c *Config) { c.KafkaAddr = "127.0.0.1:1,127.0.0.1:2" }, "one listener")
 	f(func(c *Config) { c.HTTPAddr = "8080" }, "--http-addr")
-	f(func(c *Config) { c.Voters = "1@a:1,2@b:1" }, "--voters")
+	f(func(c *Config) { c.Voters = "1@a:1,b:1" }, "--voters")
+	f(func(c *Config) { c.Voters = "1@a:1,x@b:1" }, "--voters")
 	f(func(c *Config) { c.Memory = 1 }, "--memory")
+	g := func(c Config, want string) {
+		t.Helper()
+		if err := c.EnsureDefaults(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Validate(); want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("Validate: %v, want %q", err, want)
+		}
+	}
+	g(Config{Voters: "1@a:1"}, "")
+	g(Config{Voters: "1@a:1,2@b:1"}, "--object-store")
+	g(Config{Voters: "2@b:1"}, "--object-store")
+	g(Config{Voters: "1@a:1,2@b:1", ObjectStore: "dir:///shared"}, "")
 }

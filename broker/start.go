@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -59,14 +60,33 @@ func (b *Broker) setting(name string, share int64) int64 {
 }
 
 func (b *Broker) startEtcd(ctx context.Context) (err error) {
+	voters, err := b.cfg.voters()
+	if err != nil {
+		return err
+	}
 	b.etcd, err = etcdkv.Start(ctx, etcdkv.Options{
-		NodeID: base.BrokerID(b.cfg.NodeID), DataDir: filepath.Join(b.cfg.DataDir, "etcd"),
-		PeerAddr: b.cfg.EtcdPeerAddr, ClientAddr: b.cfg.EtcdClientAddr, Logger: b.log,
+		NodeID: b.id(), DataDir: filepath.Join(b.cfg.DataDir, "etcd"), Voters: voters,
+		PeerAddr: b.cfg.EtcdPeerAddr, ClientAddr: b.cfg.EtcdClientAddr, Meter: b.telemetry.Meter, Logger: b.log,
 	})
 	return err
 }
 
 func (b *Broker) stopEtcd(context.Context) error { return b.etcd.Close() }
+
+// replication is how this broker follows others.
+func (b *Broker) replication() *ingest.Replication {
+	setting := func(name string) int32 {
+		v, _ := b.meta.Image().Broker().Get(name)
+		n, _ := strconv.ParseInt(v, 10, 32) // metadata has checked it
+		return int32(n)
+	}
+	return &ingest.Replication{
+		BrokerEpoch: b.epoch, Dial: b.dialBroker, Tail: b.tieredTail,
+		MaxWait: b.brokerSetting("replica.fetch.wait.max.ms"), RequestTimeout: b.brokerSetting("replica.socket.timeout.ms"),
+		MinBytes: setting("replica.fetch.min.bytes"), MaxBytes: setting("replica.fetch.response.max.bytes"),
+		PartitionMaxBytes: setting("replica.fetch.max.bytes"),
+	}
+}
 
 // startMetadata opens the image and registers this broker: from here on every partition that it leads has a new epoch.
 func (b *Broker) startMetadata(ctx context.Context) error {
@@ -81,7 +101,7 @@ func (b *Broker) startMetadata(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	reg := metadata.Broker{ID: id, Host: host, Port: port}
+	reg := metadata.Broker{ID: id, Host: host, Port: port, Disk: b.hot.DiskID()}
 	if b.cfg.Rack != "" {
 		reg.Rack = &b.cfg.Rack
 	}
@@ -140,6 +160,7 @@ func (b *Broker) startIngest(ctx context.Context) error {
 		ProducerExpiry: func() time.Duration {
 			return time.Duration(b.meta.Image().Broker().ProducerIDExpirationMs) * time.Millisecond
 		},
+		ReplicaLagMax: time.Duration(cfg.ReplicaLagTimeMaxMs) * time.Millisecond, Replication: b.replication(),
 		Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
 	})
 	if err != nil {
@@ -160,7 +181,25 @@ func (b *Broker) startTiering(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return b.tiering.Start(ctx)
+	if err := b.tiering.Start(ctx); err != nil {
+		return err
+	}
+	close(b.tiered)
+	return nil
+}
+
+// tieredTail is where a log goes on that has nothing hot. Ingest may ask before tiering has started.
+func (b *Broker) tieredTail(ctx context.Context, log base.LogID) (ingest.FollowerStart, error) {
+	select {
+	case <-b.tiered:
+	case <-ctx.Done():
+		return ingest.FollowerStart{}, ctx.Err()
+	}
+	bounds, ok := b.tiering.Reader().Bounds(log)
+	if !ok {
+		return ingest.FollowerStart{}, nil
+	}
+	return ingest.FollowerStart{At: bounds.End}, nil
 }
 
 func (b *Broker) stopTiering(context.Context) error {
@@ -255,10 +294,12 @@ func (b *Broker) topicID(name string) base.TopicID {
 
 // followGroups gives the coordinator the partitions of its topic that this broker leads, and takes deleted topics' offsets.
 func (b *Broker) followGroups(old, image *metadata.Image) {
+	me, _ := image.BrokerByID(b.id())
+	serves := !me.Fenced // else the image may show what an earlier incarnation led
 	if t, ok := image.Topic(offsetsTopic); ok {
 		for i := range t.Partitions {
 			p := &t.Partitions[i]
-			if p.Leader == base.BrokerID(b.cfg.NodeID) {
+			if p.Leader == b.id() && serves {
 				b.groups.Lead(p.TP.Partition, p.LeaderEpoch)
 			} else {
 				b.groups.Resign(p.TP.Partition)
@@ -291,15 +332,15 @@ func (b *Broker) startKafka(context.Context) error {
 	}
 	b.kafka = kafka.New(kafka.Options{
 		BrokerID: base.BrokerID(b.cfg.NodeID), Meta: b.meta, Ingest: b.ingest, Fetch: b.fetch, Groups: b.groups,
-		LogDir: b.cfg.DataDir, Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter, Tracer: b.telemetry.Tracer,
+		Controller: controllerSeam{b.controller},
+		LogDir:     b.cfg.DataDir, Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter, Tracer: b.telemetry.Tracer,
 		Limits: limits,
 	})
 	go func() { // ends with the listener, which stopKafka closes
-		if err := b.kafka.Serve(b.listener); err != nil && b.serving.Load() {
+		if err := b.kafka.Serve(b.listener); err != nil && !errors.Is(err, kafka.ErrServerClosed) {
 			b.fail(fmt.Errorf("kafka listener: %w", err))
 		}
 	}()
-	b.serving.Store(true)
 	return nil
 }
 

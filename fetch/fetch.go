@@ -55,6 +55,8 @@ type Service struct {
 	cold    chan struct{} // a token per cold read
 	lookups chan struct{} // a token per look-up by time
 
+	followers followers
+
 	failures              metric.Int64Counter // cold reads by cause
 	loudMissing, loudElse loglimit.Limit
 }

@@ -49,6 +49,9 @@ func (s *Service) ListOffset(ctx context.Context, tp base.TopicPartition, curren
 	at := func(off base.Offset) (OffsetResult, error) {
 		return OffsetResult{Offset: off, Timestamp: -1, LeaderEpoch: p.EpochAt(off)}, nil
 	}
+	if timestamp == TimestampLatest && !v.Readable { // KIP-207
+		return none, fmt.Errorf("list offsets of %s: a new leader does not know its high watermark yet: %w", tp, kerr.OffsetNotAvailable)
+	}
 	switch timestamp {
 	case TimestampLatest:
 		return OffsetResult{Offset: upTo, Timestamp: -1, LeaderEpoch: v.Epoch}, nil

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/varvelog/varve/ingest/hot"
+	"github.com/varvelog/varve/ingest/replica"
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/record"
 )
@@ -31,6 +32,7 @@ type AppendResult struct {
 	LogStart        base.Offset
 	LeaderEpoch     base.LeaderEpoch
 	Err             error // wraps a kerr error; nil where appended
+	settled         bool
 }
 
 // Receipt is the promise of an append: order is fixed, durability comes when Done is closed.
@@ -39,6 +41,7 @@ type Receipt struct {
 	mu   struct {
 		sync.Mutex
 		finished bool
+		open     int // results that are not settled
 		results  []AppendResult
 	}
 }
@@ -59,12 +62,39 @@ func (r *Receipt) finish(err error) {
 	r.mu.finished = true
 	if err != nil {
 		for i := range r.mu.results {
-			if r.mu.results[i].Err == nil {
+			if !r.mu.results[i].settled && r.mu.results[i].Err == nil {
 				r.mu.results[i] = AppendResult{BaseOffset: base.NoOffset, LogAppendTimeMs: -1, LogStart: base.NoOffset, Err: err}
 			}
 		}
 	}
 	close(r.done)
+}
+
+// settle gives one result; it reports whether that completed the receipt.
+func (r *Receipt) settle(req int, err error) (finished bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mu.finished {
+		return false
+	}
+	res := &r.mu.results[req]
+	if err != nil && res.Err == nil {
+		*res = AppendResult{BaseOffset: base.NoOffset, LogAppendTimeMs: -1, LogStart: base.NoOffset, Err: err}
+	}
+	res.settled = true
+	if r.mu.open--; r.mu.open > 0 {
+		return false
+	}
+	r.mu.finished = true
+	close(r.done)
+	return true
+}
+
+// isFinished reports whether the receipt was given all its answers.
+func (r *Receipt) isFinished() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.finished
 }
 
 // part is one batch on its way into the log.
@@ -74,6 +104,8 @@ type part struct {
 	req   int // index of its request and result
 	// set by orderLocked:
 	end       base.Offset // after the batch
+	leader    *replica.Leader
+	cuts      int
 	duplicate bool
 	failed    bool
 }
@@ -105,7 +137,8 @@ func (g *Ingest) Append(ctx context.Context, acks int16, timeoutMs int32, reqs [
 	if acks == -1 {
 		deadline = now.Add(time.Duration(timeoutMs) * time.Millisecond)
 	}
-	pd := &pending{parts: parts, receipt: r, deadline: deadline, size: pendingOverheadBytes}
+	r.mu.open = len(parts)
+	pd := &pending{parts: parts, receipt: r, deadline: deadline, all: acks == -1, size: pendingOverheadBytes}
 	for i := range reqs {
 		pd.size += int64(max(len(reqs[i].Records), 0))
 	}
@@ -151,8 +184,8 @@ func (g *Ingest) AppendBatch(tp base.TopicPartition, b record.Batch, done func(b
 		return
 	}
 	r := &Receipt{done: make(chan struct{})}
-	r.mu.results = make([]AppendResult, 1)
-	pd := &pending{parts: []part{{p: p, batch: b}}, receipt: r, size: int64(len(b)) + pendingOverheadBytes}
+	r.mu.results, r.mu.open = make([]AppendResult, 1), 1
+	pd := &pending{parts: []part{{p: p, batch: b}}, receipt: r, all: true, size: int64(len(b)) + pendingOverheadBytes}
 	pd.after = func() { done(r.mu.results[0].BaseOffset, r.mu.results[0].Err) }
 	if err := g.pipe.enterNow(pd.size); err != nil {
 		done(base.NoOffset, err)
@@ -172,12 +205,12 @@ func (g *Ingest) submit(pd *pending) {
 		size += len(parts[i].batch)
 	}
 	w := g.store.NewWriteSize(size)
-	nowMs := g.clock.Now().UnixMilli()
+	now := g.clock.Now()
 	appended, relaxed, kept := 0, true, int64(0)
 	for i := range parts {
 		pt := &parts[i]
 		pt.p.mu.Lock()
-		pt.p.orderLocked(w, pt, &r.mu.results[pt.req], nowMs)
+		pt.p.orderLocked(w, pt, &r.mu.results[pt.req], pd.all, now)
 		pt.p.mu.Unlock()
 		pt.failed = r.mu.results[pt.req].Err != nil
 		if !pt.duplicate && !pt.failed {
@@ -238,13 +271,18 @@ func unlockAll(parts []part) {
 }
 
 // orderLocked gives the batch its offsets and adds it to the write, or finds that it is a duplicate, or refuses it.
-func (p *Partition) orderLocked(w *hot.Write, pt *part, res *AppendResult, nowMs int64) {
+func (p *Partition) orderLocked(w *hot.Write, pt *part, res *AppendResult, acksAll bool, now time.Time) {
 	m := &p.mu
 	res.LogAppendTimeMs = -1
 	if res.Err = p.errLocked(); res.Err != nil {
 		return
 	}
-	b := pt.batch
+	if err := m.leader.CanAppend(acksAll); err != nil {
+		res.Err = p.wrap(err)
+		return
+	}
+	pt.leader, pt.cuts = m.leader, m.cuts
+	b, nowMs := pt.batch, now.UnixMilli()
 	dup, err := m.producers.check(b)
 	if err != nil {
 		res.Err, res.LogStart = fmt.Errorf("append to %s: %w", m.tp, err), m.logStart
@@ -260,14 +298,14 @@ func (p *Partition) orderLocked(w *hot.Write, pt *part, res *AppendResult, nowMs
 	if p.mustRollLocked(b) {
 		p.sealLocked(w, nowMs)
 	}
-	if !m.stored { // in the same write: recovery must know where the first batch was to lie
-		w.SetMeta(p.log, p.metaLocked())
-		m.stored = true
+	if !m.stored || m.stale { // in the same write: recovery must know where the first batch was to lie
+		p.putMetaLocked(w)
 	}
 	b.SetBaseOffset(m.end)
 	b.SetLeaderEpoch(m.epoch)
 	p.noteLocked(w, b, nowMs)
 	w.Append(p.log, b)
+	m.leader.Appended(m.end, now)
 	pt.end = m.end
 	res.BaseOffset = b.BaseOffset()
 	if b.IsLogAppendTime() {

@@ -48,8 +48,9 @@ type FollowerStart struct {
 func (p *Partition) follow(state *metadata.Partition, topic *metadata.Topic) {
 	p.cfg.Store(topic.Config)
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	m := &p.mu
+	m.rev = state.Rev
+	answers := p.resignLocked(kerr.NotLeaderForPartition)
 	m.tp, m.topicID, m.following = state.TP, state.TopicID, state.LeaderEpoch
 	if m.err == nil {
 		p.cutEpochsLocked(m.end) // one that this broker led without a record
@@ -58,6 +59,8 @@ func (p *Partition) follow(state *metadata.Partition, topic *metadata.Topic) {
 		m.err = kerr.NotLeaderForPartition
 	}
 	p.wakeLocked()
+	p.mu.Unlock()
+	p.g.settle(answers)
 }
 
 // cutEpochsLocked forgets the epochs that start at end or behind it.
@@ -157,6 +160,7 @@ type follower struct {
 	in    *FollowerWrite
 	w     *hot.Write
 	end   base.Offset // of the log, once applied
+	cuts  int         // of the partition then
 	wrote bool        // w holds something of it
 	cut   bool        // what was in the tail may be gone
 }
@@ -202,10 +206,9 @@ func (f *follower) apply(nowMs int64) error {
 	}
 	f.wrote = f.wrote || len(f.in.Batches) > 0
 	if f.wrote && (!m.stored || from < old || f.in.StartOver != nil) { // no row may speak of an end that is not there any more
-		f.w.SetMeta(f.p.log, f.p.metaLocked())
-		m.stored = true
+		f.p.putMetaLocked(f.w)
 	}
-	f.end = m.end
+	f.end, f.cuts = m.end, m.cuts
 	f.p.g.work.add(f.p)
 	return nil
 }
@@ -303,6 +306,7 @@ func (f *follower) truncateLocked(t *truncation, nowMs int64) {
 		m.highWater = t.end
 	}
 	m.durable = min(m.durable, t.end)
+	m.cuts++
 	f.w.Truncate(p.log, t.end, m.end)
 	f.wrote = true
 	m.tail, f.cut = batchQueue{}, true
@@ -359,6 +363,7 @@ func (f *follower) startOverLocked() error {
 		return err
 	}
 	f.w.Truncate(p.log, 0, m.end)
+	m.cuts++
 	f.wrote = true
 	m.tail, f.cut = batchQueue{}, true
 	m.epochs = slices.Clone(f.in.StartOver.Epochs)
@@ -373,19 +378,23 @@ func (f *follower) startOverLocked() error {
 func (f *follower) synced() {
 	p, m := f.p, &f.p.mu
 	m.Lock()
-	if m.end < f.end { // truncated again, by a later write
+	if m.cuts != f.cuts { // truncated again, by a later write
 		m.Unlock()
 		return
 	}
 	m.durable = max(m.durable, f.end)
-	m.logStart = max(m.logStart, min(f.in.LogStart, m.durable))
-	p.committedLocked(max(m.tieredEnd, min(f.in.HighWatermark, m.durable)))
+	if m.leader == nil {
+		m.logStart = max(m.logStart, min(f.in.LogStart, m.durable))
+		p.committedLocked(min(max(m.tieredEnd, f.in.HighWatermark), m.durable))
+	}
 	for _, b := range f.in.Batches {
-		m.tail.push(b)
+		p.tailLocked(b)
 	}
 	m.unsaved = true
+	answers := p.durableLocked() // it may lead by now
 	m.Unlock()
 	for _, b := range f.in.Batches {
 		p.g.tail.add(p, len(b))
 	}
+	p.g.settle(answers)
 }

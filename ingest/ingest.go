@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/varvelog/varve/ingest/hot"
+	"github.com/varvelog/varve/ingest/replica"
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/internal/clock"
 	"github.com/varvelog/varve/internal/service"
@@ -63,6 +64,12 @@ type Options struct {
 	ProducersPerPartition int64
 	// ProducerExpiry is producer.id.expiration.ms, which may change at run time. Default 24 h.
 	ProducerExpiry func() time.Duration
+	// ReplicaLagMax is replica.lag.time.max.ms: a follower that has not caught up for so long leaves the ISR. Default 30 s.
+	ReplicaLagMax time.Duration
+	// EagerHighWatermark tells followers of each new high watermark at once: where consumers read from them (KIP-392).
+	EagerHighWatermark bool
+	// Replication makes this broker follow others; nil: it follows nobody.
+	Replication *Replication
 	// TickEvery is the period of sealing and trimming while there is something to do. Default 50 ms.
 	TickEvery time.Duration
 
@@ -82,6 +89,7 @@ func (o *Options) EnsureDefaults() {
 	setDefault(&o.CheckpointEvery, 2*time.Second)
 	setDefault(&o.TickEvery, 50*time.Millisecond)
 	setDefault(&o.RetentionEvery, 5*time.Minute)
+	setDefault(&o.ReplicaLagMax, 30*time.Second)
 	if o.ProducerExpiry == nil {
 		o.ProducerExpiry = func() time.Duration { return 24 * time.Hour }
 	}
@@ -114,7 +122,11 @@ type Ingest struct {
 	tail    *tail
 	work    *workset
 	sealedC chan struct{}
+	isr     *isrWriter
+	follows *replicator // nil where Options.Replication is
 	metrics *metrics
+	// live is the brokers of the image that onImage saw last.
+	live atomic.Pointer[replica.Live]
 	// reclaimable is set where rows were deleted whose space Pebble may still hold.
 	reclaimable atomic.Bool
 	ending      *service.Group // Stop itself
@@ -138,6 +150,10 @@ func New(opts Options) (*Ingest, error) {
 	g.tail = newTail(opts.TailBytes)
 	g.pipe = newPipeline(g)
 	g.work = newWorkset()
+	g.isr = newISRWriter(g)
+	if opts.Replication != nil {
+		g.follows = newReplicator(g, *opts.Replication)
+	}
 	var err error
 	if g.metrics, err = newMetrics(opts.Meter, g); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
@@ -153,6 +169,13 @@ func (g *Ingest) Start() {
 	g.group.Go(g.pipe.run)
 	g.group.Go(g.pipe.watch)
 	g.group.Go(g.housekeep)
+	g.group.Go(g.tickReplicas)
+	for range proposers {
+		g.group.Go(g.isr.run)
+	}
+	if g.follows != nil {
+		g.group.Go(g.follows.run)
+	}
 	g.opts.Meta.Subscribe(g.onImage)
 }
 
@@ -162,13 +185,13 @@ func (g *Ingest) Stop() error {
 	g.mu.Lock()
 	g.mu.stopped = true
 	g.mu.Unlock()
-	for _, p := range g.all() {
-		p.stop(kerr.NotLeaderForPartition)
-	}
 	g.pipe.close()
 	done := make(chan error, 1)
 	g.ending.Go(func(context.Context) {
 		g.pipe.drain()
+		for _, p := range g.all() {
+			p.stop(kerr.NotLeaderForPartition)
+		}
 		g.group.Stop()
 		done <- g.checkpoint(g.all())
 	})
@@ -244,16 +267,18 @@ func (g *Ingest) open(state *metadata.Partition) (*Partition, error) {
 		return nil, fmt.Errorf("partition %s: %w", state.TP, kerr.NotLeaderForPartition)
 	}
 	p := newPartition(g, state.Log, g.opts.Roots[state.Log])
-	if current.Leader == g.opts.Broker {
-		p.lead(current, topic)
-	} else {
-		p.follow(current, topic)
+	switch role := g.roleOf(g.opts.Meta.Image(), current); {
+	case role == roleNone:
+		return nil, fmt.Errorf("partition %s: %w", state.TP, kerr.NotLeaderForPartition)
+	case role == roleFollower:
+		p.beginEmpty()
 	}
+	g.assign(p, g.opts.Meta.Image(), current, topic)
 	g.mu.parts[state.Log] = p
 	return p, nil
 }
 
-// onImage follows the image: new leader epochs and configurations, topics that went away.
+// onImage follows the image: new leader epochs and configurations, brokers that came or went, topics that went away.
 func (g *Ingest) onImage(old, image *metadata.Image) {
 	g.mu.RLock()
 	stopped := g.mu.stopped
@@ -261,46 +286,103 @@ func (g *Ingest) onImage(old, image *metadata.Image) {
 	if stopped {
 		return
 	}
+	all := old == nil || !slices.EqualFunc(old.AllBrokers(), image.AllBrokers(), func(a, b metadata.Broker) bool {
+		return a.ID == b.ID && a.Epoch == b.Epoch && a.Fenced == b.Fenced
+	})
+	if all {
+		live := liveOf(image)
+		g.live.Store(&live)
+		g.followAll(image)
+	}
+	delta := metadata.DeltaOf(old, image)
+	for _, t := range delta.Changed {
+		g.followTopic(old, image, t, all)
+	}
+	var gone []base.LogID
+	for _, t := range delta.Deleted {
+		for i := range t.Partitions {
+			if p := g.byLog(t.Partitions[i].Log); p != nil {
+				p.stop(kerr.UnknownTopicOrPartition)
+				gone = append(gone, p.log)
+			}
+		}
+	}
+	g.forget(gone)
+}
+
+// followAll looks at every partition that is here.
+func (g *Ingest) followAll(image *metadata.Image) {
 	var gone []base.LogID
 	for _, p := range g.all() {
 		state, topic, ok := image.Log(p.log)
-		switch {
-		case !ok:
+		if !ok {
 			p.stop(kerr.UnknownTopicOrPartition)
 			gone = append(gone, p.log)
-		case state.Leader == g.opts.Broker:
-			p.lead(state, topic)
-		case slices.Contains(state.Replicas, g.opts.Broker):
-			p.follow(state, topic)
-		default:
-			p.stop(kerr.NotLeaderForPartition)
+		} else if !g.assign(p, image, state, topic) {
+			gone = append(gone, p.log)
 		}
 	}
-	if len(gone) > 0 {
-		g.forget(gone)
-	}
-	g.openReplicas(old, image)
+	g.forget(gone)
 }
 
-// openReplicas opens what this broker follows, and, at start, what it leads and the hot store has lost or never had; later a
-// partition that it leads is opened by its first request.
-func (g *Ingest) openReplicas(old, image *metadata.Image) {
-	for _, t := range metadata.DeltaOf(old, image).Changed {
-		for i := range t.Partitions {
-			state := &t.Partitions[i]
-			leads := state.Leader == g.opts.Broker
-			if leads && old != nil || !leads && !slices.Contains(state.Replicas, g.opts.Broker) || g.byLog(state.Log) != nil {
-				continue
+// followTopic looks at the partitions of a topic that differ from the image before, and opens what this broker follows and, at
+// start, what it leads and the hot store has lost or never had; later a partition that it leads is opened by its first request.
+func (g *Ingest) followTopic(old, image *metadata.Image, t *metadata.Topic, seen bool) {
+	var was *metadata.Topic
+	if old != nil {
+		was, _ = old.TopicByID(t.ID)
+	}
+	var gone []base.LogID
+	for i := range t.Partitions {
+		state := &t.Partitions[i]
+		if was != nil && i < len(was.Partitions) && was.Partitions[i].Rev == state.Rev && was.Config == t.Config {
+			continue
+		}
+		p := g.byLog(state.Log)
+		switch role := g.roleOf(image, state); {
+		case p != nil && seen:
+		case p != nil:
+			if !g.assign(p, image, state, t) {
+				gone = append(gone, p.log)
 			}
+		case role == roleFollower, role == roleLeader && old == nil:
 			if _, err := g.open(state); err != nil {
-				g.log.Error("open partition", slog.String("partition", state.TP.String()), slog.Any("err", err))
+				g.log.Warn("open partition", slog.String("partition", state.TP.String()), slog.Any("err", err))
 			}
 		}
 	}
+	g.forget(gone)
+}
+
+// assign makes a partition lead, or follow, or stop, as an image has it. It reports whether it stays on this broker.
+func (g *Ingest) assign(p *Partition, image *metadata.Image, state *metadata.Partition, topic *metadata.Topic) (stays bool) {
+	if p.knows(state.Rev) {
+		return true
+	}
+	leader := base.BrokerID(-1)
+	role := g.roleOf(image, state)
+	switch role {
+	case roleLeader:
+		g.follows.want(p.log, followerOf(state, -1))
+		p.lead(state, topic, *g.live.Load())
+		return true
+	case roleFollower:
+		p.follow(state, topic)
+		if state.Leader != g.opts.Broker {
+			leader = state.Leader
+		}
+	default:
+		p.stop(kerr.NotLeaderForPartition)
+	}
+	g.follows.want(p.log, followerOf(state, leader))
+	return role == roleFollower
 }
 
 // forget takes deleted partitions off the map. Their rows go later: the image must not wait for the disk.
 func (g *Ingest) forget(logs []base.LogID) {
+	if len(logs) == 0 {
+		return
+	}
 	g.mu.Lock()
 	for _, id := range logs {
 		if p := g.mu.parts[id]; p != nil {

@@ -32,6 +32,16 @@ type Partition struct {
 		tp      base.TopicPartition
 		topicID base.TopicID
 		epoch   base.LeaderEpoch // that this broker leads under; where it follows, the last one in the log
+		// leader is not nil while this broker leads the partition, state its key as the leader knows it.
+		leader *replica.Leader
+		state  metadata.Partition
+		rev    int64 // of the key as an image showed it last: older images come too late
+		// awaiting are the appends that wait for the high watermark.
+		awaiting map[replica.Token]answer
+		tokens   replica.Token
+		feeds    map[*Feed]struct{} // of followers
+		// cuts counts what made the log end earlier: an append that was ordered before is void.
+		cuts int
 		// following is the epoch of the leader that the partition takes its batches from.
 		following base.LeaderEpoch
 		// err is nil while this broker leads the partition; what requests are answered otherwise.
@@ -58,6 +68,7 @@ type Partition struct {
 		waiters   map[*Waiter]struct{}
 		unsaved   bool // the 'm' row is older than the state
 		stored    bool // there is an 'm' row
+		stale     bool // rows below hotStart are older than the bucket: they go with the next 'm' row
 		dropped   bool // the topic is gone, and every row with it: write none
 	}
 }
@@ -83,52 +94,46 @@ func newPartition(g *Ingest, id base.LogID, root metadata.Root) *Partition {
 	m.producers = producerTable{}
 	m.epoch = base.NoLeaderEpoch
 	m.waiters = map[*Waiter]struct{}{}
+	m.awaiting, m.feeds = map[replica.Token]answer{}, map[*Feed]struct{}{}
 	m.unsaved = true
 	return p
 }
 
-// lead makes the partition serve under the image's leader epoch. The epoch starts at the log end (KIP-101).
-func (p *Partition) lead(state *metadata.Partition, topic *metadata.Topic) {
-	changed := p.cfg.Swap(topic.Config) != topic.Config
+// knows reports whether a later revision of the partition's key was seen: an image comes too late.
+func (p *Partition) knows(rev int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return rev < p.mu.rev
+}
+
+// beginEmpty makes a log that nothing is stored of begin at offset 0: its leader says where it starts over.
+func (p *Partition) beginEmpty() {
 	m := &p.mu
-	m.tp, m.topicID = state.TP, state.TopicID
-	if !m.damaged {
-		m.err = nil
-	}
-	if changed || state.LeaderEpoch > m.epoch { // it may be tiered, or retained, another way
-		p.g.work.add(p)
-		if len(m.sealed) > 0 {
-			p.g.work.addReady(p)
-		}
-	}
-	p.committedLocked(m.durable) // there is one replica
-	if state.LeaderEpoch <= m.epoch {
-		return
-	}
-	m.epoch = state.LeaderEpoch
-	m.epochs = replica.AssignEpoch(m.epochs, m.epoch, m.end)
-	m.unsaved = true
+	m.hotStart, m.highWater, m.durable, m.end = 0, 0, 0, 0
+	m.active = openRange{maxTs: -1}
 }
 
 // stop makes every request and every waiter answer err.
 func (p *Partition) stop(err error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if !p.mu.damaged {
 		p.mu.err = err
 	}
+	answers := p.resignLocked(err)
 	p.wakeLocked()
+	p.mu.Unlock()
+	p.g.settle(answers)
 }
 
 // damage takes the partition out of service.
 func (p *Partition) damage(err error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.g.log.Error("partition is out of service", slog.String("partition", p.mu.tp.String()), slog.String("log", p.log.String()), slog.Any("err", err))
 	p.mu.damaged, p.mu.err = true, kerr.KafkaStorageError
+	answers := p.resignLocked(kerr.KafkaStorageError)
 	p.wakeLocked()
+	p.mu.Unlock()
+	p.g.settle(answers)
 }
 
 // errLocked is what a request to the partition is answered, nil where it may go on.
@@ -136,8 +141,10 @@ func (p *Partition) errLocked() error {
 	if p.mu.err == nil {
 		return nil
 	}
-	return fmt.Errorf("partition %s: %w", p.mu.tp, p.mu.err)
+	return p.wrap(p.mu.err)
 }
+
+func (p *Partition) wrap(err error) error { return fmt.Errorf("partition %s: %w", p.mu.tp, err) }
 
 // CheckEpoch compares a client's idea of the leader epoch (KIP-320); current < 0 is no idea.
 func (p *Partition) CheckEpoch(current base.LeaderEpoch) error {
@@ -212,7 +219,7 @@ func (p *Partition) untieredLocked() int64 {
 	return n
 }
 
-// committedLocked moves the high watermark to end and puts b, the newest committed batch, into the tail.
+// committedLocked moves the high watermark to end.
 func (p *Partition) committedLocked(end base.Offset) {
 	if end <= p.mu.highWater {
 		return

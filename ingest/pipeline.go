@@ -21,6 +21,7 @@ type pending struct {
 	size     int64     // what it holds in memory, as enter counted it
 	wasteful bool      // its batches are a small part of what they keep in memory: the tail takes copies
 	deadline time.Time // zero: wait for ever
+	all      bool      // acks=all: answered when it is committed, else when it is synced here
 	after    func()    // called once the receipt is finished; may be nil
 }
 
@@ -40,15 +41,17 @@ type pipeline struct {
 		stopped  bool
 		wake     sync.Cond
 		inFlight int
-		waiting  int           // in enter, for room
-		bytes    int64         // of what is in flight
-		room     chan struct{} // closed when it may be worth to look again; nil while nobody waits
+		waiting  int                   // in enter, for room
+		bytes    int64                 // of what is in flight
+		awaiting map[*pending]struct{} // synced here, they wait for the high watermark, until a deadline
+		room     chan struct{}         // closed when it may be worth to look again; nil while nobody waits
 	}
 }
 
 func newPipeline(g *Ingest) *pipeline {
 	p := &pipeline{g: g, busy: make(chan struct{}, 1)}
 	p.mu.wake.L = &p.mu.Mutex
+	p.mu.awaiting = map[*pending]struct{}{}
 	return p
 }
 
@@ -177,7 +180,7 @@ func (p *pipeline) take() []*pending {
 	return p.mu.current
 }
 
-// complete waits for one append's sync, moves the high watermarks and answers.
+// complete waits for one append's sync and answers, or leaves that to the high watermark.
 func (p *pipeline) complete(pd *pending) {
 	var err error
 	if pd.commit != nil {
@@ -186,28 +189,52 @@ func (p *pipeline) complete(pd *pending) {
 			p.g.log.Error("append is not durable", slog.Any("err", err))
 		}
 	}
+	if err != nil {
+		pd.receipt.finish(err)
+		p.leave(pd.size)
+		if pd.after != nil {
+			pd.after()
+		}
+		return
+	}
 	for i := range pd.parts {
 		pt := &pd.parts[i]
-		if err != nil || pt.failed || pt.duplicate {
-			continue
-		}
 		b := pt.batch
 		if pd.wasteful {
 			b = append(make(record.Batch, 0, len(b)), b...)
 		}
-		pt.p.mu.Lock()
-		pt.p.mu.durable = max(pt.p.mu.durable, pt.end)
-		pt.p.committedLocked(pt.end)
-		pt.p.mu.tail.push(b)
-		pt.p.mu.Unlock()
-		p.g.tail.add(pt.p, len(b))
-		p.g.metrics.appended(len(b), b.Count())
+		answers := pt.p.synced(pd, pt, b)
+		if !pt.failed && !pt.duplicate {
+			p.g.tail.add(pt.p, len(b))
+			p.g.metrics.appended(len(b), b.Count())
+		}
+		p.g.settle(answers)
 	}
-	pd.receipt.finish(err)
+	p.await(pd)
 	p.leave(pd.size)
-	if pd.after != nil {
-		pd.after()
+}
+
+// await minds the deadline of an append that waits for the high watermark.
+func (p *pipeline) await(pd *pending) {
+	if pd.deadline.IsZero() || pd.receipt.isFinished() {
+		return
 	}
+	p.mu.Lock()
+	p.mu.awaiting[pd] = struct{}{}
+	p.mu.Unlock()
+	if pd.receipt.isFinished() { // in between
+		p.answered(pd)
+	}
+}
+
+// answered ends await.
+func (p *pipeline) answered(pd *pending) {
+	if pd.deadline.IsZero() {
+		return
+	}
+	p.mu.Lock()
+	delete(p.mu.awaiting, pd)
+	p.mu.Unlock()
 }
 
 // watch answers what has waited past its deadline while appends are under way. It is no part of housekeeping, which waits
@@ -239,11 +266,17 @@ func (p *pipeline) expire(now time.Time) bool {
 			}
 		}
 	}
+	for pd := range p.mu.awaiting {
+		if now.After(pd.deadline) {
+			late = append(late, pd)
+			delete(p.mu.awaiting, pd)
+		}
+	}
 	p.makeRoomLocked()
-	busy := p.mu.inFlight > 0 || p.mu.waiting > 0
+	busy := p.mu.inFlight > 0 || p.mu.waiting > 0 || len(p.mu.awaiting) > 0
 	p.mu.Unlock()
 	for _, pd := range late {
-		pd.receipt.finish(fmt.Errorf("append is not durable yet: %w", kerr.RequestTimedOut))
+		pd.receipt.finish(fmt.Errorf("append is not committed yet: %w", kerr.RequestTimedOut))
 	}
 	return busy
 }

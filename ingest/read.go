@@ -35,6 +35,8 @@ type View struct {
 	HighWatermark, LastStable     base.Offset
 	LogEnd                        base.Offset
 	Epoch                         base.LeaderEpoch
+	// Readable: the high watermark is no smaller than what earlier leaders may have acknowledged (KIP-207).
+	Readable bool
 	// Served is the first offset that ReadHot serves: the hot start, or the start of the tail where that is older.
 	Served base.Offset
 }
@@ -47,6 +49,7 @@ func (p *Partition) View() (View, error) {
 	v := View{
 		LogStart: m.logStart, HotStart: m.hotStart, TieredEnd: m.tieredEnd,
 		HighWatermark: m.highWater, LastStable: m.highWater, LogEnd: m.end, Epoch: m.epoch, Served: m.hotStart,
+		Readable: p.readableLocked(),
 	}
 	if start, ok := m.tail.start(); ok {
 		v.Served = min(v.Served, start)
@@ -76,7 +79,13 @@ type storeRead func(log base.LogID, from, upTo base.Offset, maxBytes int) ([]rec
 
 func (p *Partition) readHot(read storeRead, from, upTo base.Offset, maxBytes int) ([]record.Batch, Tier, error) {
 	p.mu.Lock()
-	upTo = min(upTo, p.mu.highWater)
+	highWater := p.mu.highWater
+	p.mu.Unlock()
+	return p.readUpTo(read, from, min(upTo, highWater), maxBytes)
+}
+
+func (p *Partition) readUpTo(read storeRead, from, upTo base.Offset, maxBytes int) ([]record.Batch, Tier, error) {
+	p.mu.Lock()
 	if start, ok := p.mu.tail.start(); ok && start <= from {
 		bs := p.mu.tail.read(from, upTo, maxBytes)
 		p.mu.Unlock()

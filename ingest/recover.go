@@ -21,6 +21,32 @@ func (p *Partition) metaLocked() *hot.Meta {
 	}
 }
 
+// putMetaLocked adds the 'm' row to w.
+func (p *Partition) putMetaLocked(w *hot.Write) {
+	m := &p.mu
+	if m.stale {
+		w.Trim(hot.Trim{Log: p.log, From: 0, To: m.hotStart, Meta: p.metaLocked()})
+	} else {
+		w.SetMeta(p.log, p.metaLocked())
+	}
+	m.stored, m.stale = true, false
+}
+
+// skipToTieredLocked makes a log that ends below what is tiered go on from there: the disk lost its tail, and what it holds is
+// not needed. The rows go before anything is appended: the next recovery would take their end for the log's.
+func (p *Partition) skipToTieredLocked() {
+	m := &p.mu
+	p.g.log.Warn("hot log ends below the tiered end: going on from the bucket", slog.String("log", p.log.String()),
+		slog.Int64("end", int64(m.end)), slog.Int64("tiered_end", int64(m.tieredEnd)))
+	m.end = m.tieredEnd
+	m.hotStart, m.durable, m.highWater = m.end, m.end, m.end
+	m.sealed, m.index = nil, nil
+	m.active = openRange{base: m.end, maxTs: -1}
+	m.tail = batchQueue{}
+	m.stale, m.unsaved = true, true
+	m.cuts++
+}
+
 // encodeStateLocked is the opaque part of the 'm' row: the counters of the open range, then the producer snapshot.
 func (p *Partition) encodeStateLocked() []byte {
 	m := &p.mu
@@ -55,17 +81,11 @@ func (g *Ingest) recover() error {
 	if err != nil {
 		return fmt.Errorf("load hot logs: %w", err)
 	}
-	var stale []hot.Trim
 	for i := range logs {
 		l := &logs[i]
 		p := newPartition(g, l.ID, g.opts.Roots[l.ID])
 		p.mu.Lock()
 		err := p.recoverLocked(l)
-		if err == nil && p.mu.hotStart > l.Meta.HotStart {
-			// What lies below is older than the bucket's. It goes before anything is appended: the next recovery would take its
-			// end for the log's.
-			stale = append(stale, hot.Trim{Log: p.log, From: 0, To: p.mu.hotStart, Meta: p.metaLocked()})
-		}
 		p.mu.Unlock()
 		switch {
 		case base.IsCorruption(err):
@@ -74,9 +94,6 @@ func (g *Ingest) recover() error {
 			return fmt.Errorf("recover log %s: %w", l.ID, err)
 		}
 		g.mu.parts[l.ID] = p
-	}
-	if err := g.store.TrimAll(stale); err != nil {
-		return fmt.Errorf("trim lost tails: %w", err)
 	}
 	if len(logs) > 0 {
 		g.log.Info("recovered hot logs", slog.Int("logs", len(logs)))
@@ -106,17 +123,8 @@ func (p *Partition) recoverLocked(l *hot.Log) error {
 	if err := p.replayLocked(l); err != nil {
 		return err
 	}
-	if l.End < m.tieredEnd {
-		// The bucket knows more than this disk: the disk lost its tail (I14). What it holds is not needed.
-		p.g.log.Warn("hot log ends below the tiered end: going on from the bucket", slog.String("log", p.log.String()),
-			slog.Int64("end", int64(l.End)), slog.Int64("tiered_end", int64(m.tieredEnd)))
-		m.end = m.tieredEnd
-		m.sealed, m.index = nil, nil
-		m.hotStart = m.end
-		m.active = openRange{base: m.end, maxTs: -1}
-	}
 	m.durable = m.end // Pebble flushed the replayed WAL
-	m.highWater = max(m.tieredEnd, min(l.Meta.HighWater, m.end))
+	m.highWater = min(max(m.tieredEnd, l.Meta.HighWater), m.end)
 	m.stored = true
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/varvelog/varve/record"
 )
 
-// batchQueue holds committed batches of one partition in offset order, without gaps. The partition's lock guards it.
+// batchQueue holds synced batches of one partition in offset order, without gaps. The partition's lock guards it.
 type batchQueue struct {
 	batches []record.Batch
 	head    int // batches[:head] are evicted
@@ -27,6 +27,14 @@ func (q *batchQueue) pop() {
 		q.batches = append([]record.Batch(nil), q.batches[q.head:]...)
 		q.head = 0
 	}
+}
+
+// end is the offset behind the newest batch, and false where there is none.
+func (q *batchQueue) end() (base.Offset, bool) {
+	if q.head == len(q.batches) {
+		return 0, false
+	}
+	return q.batches[len(q.batches)-1].NextOffset(), true
 }
 
 // start is the first offset that is held, and false where nothing is.

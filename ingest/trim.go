@@ -143,8 +143,8 @@ func (g *Ingest) retire(work []*Partition) {
 	for _, p := range work {
 		p.mu.Lock()
 		cfg := p.Config()
-		busy := p.mu.unsaved || tiered(cfg) && (p.mu.active.bytes > 0 || len(p.mu.sealed) > 0)
-		if p.mu.err != nil || !busy {
+		busy := p.mu.unsaved || cfg != nil && tiered(cfg) && (p.mu.active.bytes > 0 || len(p.mu.sealed) > 0)
+		if p.mu.damaged || p.mu.dropped || !busy {
 			g.work.remove(p)
 		}
 		p.mu.Unlock()
@@ -162,8 +162,8 @@ func (g *Ingest) checkpoint(ps []*Partition) error {
 		p.mu.Unlock()
 	}
 	return g.writeRows(changed, func(w *hot.Write, p *Partition) bool {
-		w.SetMeta(p.log, p.metaLocked())
-		p.mu.unsaved, p.mu.stored = false, true
+		p.putMetaLocked(w)
+		p.mu.unsaved = false
 		return true
 	})
 }
@@ -298,11 +298,13 @@ func (p *Partition) moveLogStart(to base.Offset) (commit *hot.Commit, start base
 		return nil, m.logStart, err
 	}
 	m.logStart = to
-	meta := p.metaLocked()
+	w := p.g.store.NewWrite()
+	p.putMetaLocked(w)
+	for feed := range m.feeds {
+		feed.mark(p, false)
+	}
 	p.wakeLocked()
 	p.mu.Unlock()
-	w := p.g.store.NewWrite()
-	w.SetMeta(p.log, meta)
 	if commit, err = p.g.store.Apply(w); err != nil {
 		return nil, base.NoOffset, fmt.Errorf("delete records: %w: %w", kerr.KafkaStorageError, err)
 	}

@@ -15,7 +15,8 @@ import (
 //   - Sessions (KIP-227) from v7: session.go. Errors 70, 71 and 106 are top-level, without topics.
 //   - v13 names topics by id; one that is unknown is 100 for each of its partitions and stays in the session.
 //   - The bytes that a Fetch may return are bounded by fetch.max.bytes and by what Limits.FetchMemoryBytes has left.
-//   - Followers (replica id >= 0) are refused with 9: replication comes with a later issue.
+//   - Brokers (replica id >= 0) follow with v15 and later, in sessions of their own: package fetch, FetchFollower. Older versions
+//     are refused with 9.
 //
 // v5 LogStartOffset; v9 CurrentLeaderEpoch; v10 zstd; v11 rack; v12 LastFetchedEpoch, DivergingEpoch, CurrentLeader on 6 and
 // 74; v16 NodeEndpoints (KIP-951). v17 and v18 add follower fields only.
@@ -23,6 +24,9 @@ func handleFetch(s *Server, ctx context.Context, r *request) (kmsg.Response, err
 	req := r.Request.(*kmsg.FetchRequest)
 	resp := &fetchResponse{FetchResponse: *kmsg.NewPtrFetchResponse(), memory: s.fetched}
 	resp.Version = req.Version
+	if req.ReplicaState.ID >= 0 && req.Version >= 15 {
+		return s.fetchFollower(ctx, r, req, resp), nil
+	}
 	fc, err := s.sessions.begin(req)
 	if err != nil {
 		resp.ErrorCode = r.code(err)
@@ -41,7 +45,7 @@ func handleFetch(s *Server, ctx context.Context, r *request) (kmsg.Response, err
 	if !r.parked {
 		fr.MaxWaitMs = 0
 	}
-	follower := req.ReplicaID >= 0 || req.ReplicaState.ID >= 0
+	follower := req.ReplicaID >= 0 && req.Version < 15
 	for i, p := range fc.parts {
 		fr.Partitions[i] = s.fetchPartition(img, req.Version, p)
 		if follower {

@@ -35,6 +35,9 @@ func handleApiVersions(s *Server, _ context.Context, r *request) (kmsg.Response,
 		return resp, nil
 	}
 	for i := range s.table.all {
+		if s.table.all[i].internal {
+			continue
+		}
 		resp.ApiKeys = append(resp.ApiKeys, apiKey(&s.table.all[i]))
 	}
 	for _, f := range features {

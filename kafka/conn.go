@@ -74,6 +74,8 @@ type conn struct {
 		bytes    int64      // of those
 		broken   bool       // nothing more can be answered
 		wake     chan struct{}
+		// heartbeat, where it is not nil, is the broker whose heartbeats come over this connection.
+		heartbeat *heartbeatOf
 	}
 }
 
@@ -87,6 +89,7 @@ func (c *conn) serve() {
 	}
 	c.waitForWriter()
 	c.breakOff()
+	c.heartbeatEnded()
 	if c.in != nil {
 		c.s.buffers.put(c.in)
 		c.in = nil

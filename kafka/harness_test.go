@@ -398,6 +398,10 @@ func (f *fakeFetch) Fetch(ctx context.Context, r *fetch.Request) []fetch.Partiti
 	return out
 }
 
+func (f *fakeFetch) FetchFollower(context.Context, *fetch.FollowerRequest) (int32, []fetch.FollowerResponse, error) {
+	return 0, nil, kerr.FetchSessionIDNotFound
+}
+
 func (f *fakeFetch) waiting() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -33,6 +33,8 @@ type Options struct {
 
 	// Advertised is what clients are told for this broker until the image lists it. Nil: nothing is told.
 	Advertised func() (host string, port int32)
+	// Controller takes brokers' heartbeats. Nil: this broker is never the controller.
+	Controller Controller
 	// LogDir is the absolute path that DescribeLogDirs shows.
 	LogDir string
 

@@ -21,13 +21,15 @@ type route struct {
 	begin func(s *Server, r *request) finisher
 	// parks marks a handler that may wait long: what it holds is counted as parked.
 	parks bool
+	// internal marks what brokers send to each other: it is not advertised.
+	internal bool
 	// span is the name of the request's trace span; empty where it has none.
 	span string
 
 	checked schema
 }
 
-// table lists every API that is served; nothing else is advertised. The ranges are those of Kafka 4.3
+// table lists every API that is served; nothing else is advertised, nor is what is internal. The ranges are those of Kafka 4.3
 // (facts/protocol/kafka43_apiversions.txt); kmsg knows newer versions than these.
 func table() []route {
 	return []route{
@@ -95,6 +97,8 @@ func table() []route {
 			schema: "[ s [ i32 ] ]"},
 		{key: kmsg.DescribeCluster, name: "DescribeCluster", min: 0, max: 2, handle: handleDescribeCluster,
 			schema: "i8 i8:1+ i8:2+"},
+		{key: kmsg.BrokerHeartbeat, name: "BrokerHeartbeat", min: 0, max: 0, handle: handleBrokerHeartbeat, internal: true,
+			schema: "i32 i64 i64 i8 i8"},
 		{key: kmsg.ListConfigResources, name: "ListConfigResources", min: 0, max: 1, handle: handleListConfigResources,
 			schema: "*i8:1+"},
 		{key: kmsg.DescribeTopicPartitions, name: "DescribeTopicPartitions", min: 0, max: 0, handle: handleDescribeTopicPartitions,

@@ -63,6 +63,7 @@ type appender interface {
 // reader is fetch.Service.
 type reader interface {
 	Fetch(ctx context.Context, r *fetch.Request) []fetch.PartitionResponse
+	FetchFollower(ctx context.Context, r *fetch.FollowerRequest) (session int32, out []fetch.FollowerResponse, err error)
 	ListOffset(ctx context.Context, tp base.TopicPartition, currentEpoch base.LeaderEpoch, timestamp int64, readCommitted bool) (fetch.OffsetResult, error)
 }
 

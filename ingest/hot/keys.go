@@ -14,6 +14,7 @@ import (
 //	'i' logID offset        an IndexEntry
 //	'm' logID               a Meta
 //	's' logID lastOffset    a Sealed, under the last offset of its range
+//	'u'                     the id of the store, written when it is created
 //
 // Batches are found under their last offset because then a key alone answers every question: the batch that contains x is the
 // first at or after x (one SeekGE), the log ends after the greatest key (one SeekLT, no value is read, so start-up does not
@@ -25,6 +26,7 @@ const (
 	spaceIndex  = 'i'
 	spaceMeta   = 'm'
 	spaceSealed = 's'
+	spaceID     = 'u'
 )
 
 const (

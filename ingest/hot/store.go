@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/varvelog/varve/internal/service"
@@ -31,6 +32,7 @@ var (
 type Store struct {
 	opts     Options
 	db       *pebble.DB
+	id       string
 	cache    *pebble.Cache // the block cache, which db holds alive
 	disk     *disk
 	space    *space
@@ -68,10 +70,32 @@ func Open(opts Options) (*Store, error) {
 		return nil, fmt.Errorf("open hot store %s: %w", opts.Dir, errors.Join(markCorruption(err), s.disk.close()))
 	}
 	s.db = db
+	if s.id, err = s.identify(); err != nil {
+		s.metrics.stop()
+		return nil, fmt.Errorf("open hot store %s: %w", opts.Dir, errors.Join(err, db.Close(), s.disk.close()))
+	}
 	s.metrics.open.Store(true)
 	s.group.Go(s.space.poll)
 	return s, nil
 }
+
+// identify reads the store's id, or gives it one that is durable when it returns.
+func (s *Store) identify() (string, error) {
+	key := []byte{spaceID}
+	v, closer, err := s.db.Get(key)
+	if err == nil {
+		id := string(v)
+		return id, closer.Close()
+	}
+	if !errors.Is(err, pebble.ErrNotFound) {
+		return "", markCorruption(err)
+	}
+	id := uuid.NewString()
+	return id, s.db.Set(key, []byte(id), pebble.Sync)
+}
+
+// DiskID is a UUID that the store was given when it was created: with another one, what a broker had is lost (I14).
+func (s *Store) DiskID() string { return s.id }
 
 // Close waits for the calls that are in progress, flushes the memtable, so that the next Open has nothing to replay, and
 // closes Pebble. What Commit.Wait confirmed is safe whatever Close returns. Where it needs space that does not come within four

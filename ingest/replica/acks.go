@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -20,22 +21,23 @@ type Done struct {
 
 // wait is an acks=all append up to end.
 type wait struct {
-	token Token
-	end   base.Offset
+	token   Token
+	end     base.Offset
+	patient bool
 }
 
 // Await makes an acks=all append up to end (exclusive) wait until it is committed; the append has been noted with Appended, or
 // is a duplicate of an earlier one. Its answer is in the Done of these or of later effects. A time-out is the caller's: it
-// answers the client and ignores the Done that follows.
-func (l *Leader) Await(token Token, end base.Offset) Effects {
+// answers the client and ignores the Done that follows. One that is patient waits also while too few replicas are in sync.
+func (l *Leader) Await(token Token, end base.Offset, patient bool) Effects {
 	i := sort.Search(len(l.waiting), func(i int) bool { return l.waiting[i].end > end })
 	l.waiting = append(l.waiting, wait{})
 	copy(l.waiting[i+1:], l.waiting[i:])
-	l.waiting[i] = wait{token, end}
-	return l.effects(nil)
+	l.waiting[i] = wait{token, end, patient}
+	return l.effects()
 }
 
-// complete takes out what is committed and, while too few replicas are in sync for that to happen, all of the rest: with
+// complete takes out what is committed and, while too few replicas are in sync for that to happen, the rest but for who is patient: with
 // kerr.NotEnoughReplicasAfterAppend, upon which clients retry.
 func (l *Leader) complete() []Done {
 	n := sort.Search(len(l.waiting), func(i int) bool { return l.waiting[i].end > l.highWater })
@@ -44,16 +46,21 @@ func (l *Leader) complete() []Done {
 		done = append(done, Done{Token: w.token})
 	}
 	l.waiting = l.waiting[n:]
-	if l.underMin() && len(l.waiting) > 0 {
-		done = append(done, l.failAll(fmt.Errorf("%d replicas in sync, %d wanted: %w", len(l.state.ISR), l.minInSync(), kerr.NotEnoughReplicasAfterAppend))...)
+	if !l.underMin() || len(l.waiting) == 0 {
+		return done
 	}
+	err := fmt.Errorf("%d replicas in sync, %d wanted: %w", len(l.state.ISR), l.minInSync(), kerr.NotEnoughReplicasAfterAppend)
+	l.waiting = slices.DeleteFunc(slices.Clone(l.waiting), func(w wait) bool {
+		if !w.patient {
+			done = append(done, Done{w.token, err})
+		}
+		return !w.patient
+	})
 	return done
 }
 
 // Resign ends the leadership: what waits is answered err. Nothing may be called afterwards.
-func (l *Leader) Resign(err error) []Done { return l.failAll(err) }
-
-func (l *Leader) failAll(err error) []Done {
+func (l *Leader) Resign(err error) []Done {
 	done := make([]Done, 0, len(l.waiting))
 	for _, w := range l.waiting {
 		done = append(done, Done{w.token, err})

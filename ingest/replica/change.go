@@ -17,6 +17,7 @@ type ID struct {
 // Change is what one response does to one partition, in the order of the fields. Epochs is the whole list afterwards.
 type Change struct {
 	ID            ID
+	Epoch         base.LeaderEpoch // that the fetch was made under
 	Truncate      bool
 	TruncateTo    base.Offset
 	Batches       []record.Batch // they share the response's memory
@@ -28,11 +29,11 @@ type Change struct {
 // Log is the broker's logs, as a fetcher writes them.
 type Log interface {
 	// Apply writes all changes at once and syncs them, where there is something to sync, before it returns: the next fetch
-	// acknowledges them. A partition that is gone is left out. An error is final: the fetcher ends with it.
-	Apply(ctx context.Context, changes []Change) error
+	// acknowledges them. The fetcher lets go of what is refused, since it is ahead of that log.
+	Apply(ctx context.Context, changes []Change) (refused []ID)
 	// StartOver empties the hot log of a partition, which ended before what the leader still has, and goes on at the end of
 	// the tiered range or at leaderStart, whichever is later (-1: the leader did not say). An error is tried again later.
-	StartOver(ctx context.Context, id ID, leaderStart base.Offset) (LogState, error)
+	StartOver(ctx context.Context, id ID, epoch base.LeaderEpoch, leaderStart base.Offset) (LogState, error)
 }
 
 // pulled is one partition that a fetcher follows.
@@ -58,7 +59,7 @@ func nextBackoff(last time.Duration, o *Options) time.Duration {
 
 func (p *pulled) change(s *Step) Change {
 	return Change{
-		ID: p.id, Truncate: s.Truncate, TruncateTo: s.TruncateTo, Batches: s.Batches,
+		ID: p.id, Epoch: p.follower.epoch, Truncate: s.Truncate, TruncateTo: s.TruncateTo, Batches: s.Batches,
 		Epochs: p.follower.Log().Epochs, HighWatermark: s.HighWatermark, LogStart: s.LogStart,
 	}
 }

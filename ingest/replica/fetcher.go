@@ -2,7 +2,6 @@ package replica
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -99,27 +98,14 @@ type Assignment struct {
 	Log   LogState
 }
 
-// Follow adds partitions, or moves those that are followed to a later epoch, keeping their log. Give it all of an image at once:
-// a long poll that does not know of them is cut short. It waits while a response is applied.
+// Follow adds partitions. Give it all of an image at once: a long poll that does not know of them is cut short. It waits while
+// a response is applied.
 func (f *Fetcher) Follow(as ...Assignment) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.settleLocked()
-	changed := false
 	for _, a := range as {
-		p := f.mu.parts[a.ID]
-		switch {
-		case p == nil:
-			f.mu.parts[a.ID] = &pulled{id: a.ID, follower: NewFollower(a.Epoch, a.Log)}
-		case p.follower.SetEpoch(a.Epoch):
-			p.notBefore, p.backoff = time.Time{}, 0
-		default:
-			continue
-		}
-		changed = true
-	}
-	if !changed {
-		return
+		f.mu.parts[a.ID] = &pulled{id: a.ID, follower: NewFollower(a.Epoch, a.Log)}
 	}
 	select {
 	case f.wake <- struct{}{}:
@@ -153,20 +139,15 @@ func (f *Fetcher) settleLocked() {
 	f.mu.idle.Broadcast()
 }
 
-// errApply ends a fetcher: the followers are ahead of the log.
-var errApply = errors.New("apply")
-
-// Run pulls until ctx ends, then returns nil, or until the log cannot be written.
-func (f *Fetcher) Run(ctx context.Context) error {
+// Run pulls until ctx ends.
+func (f *Fetcher) Run(ctx context.Context) {
 	var backoff time.Duration
 	for ctx.Err() == nil {
 		answered, err := f.pull(ctx)
 		f.session.reset()
 		switch {
 		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, errApply):
-			return fmt.Errorf("follow broker %d: %w", f.opts.Leader, err)
+			return
 		case f.endRequest(): // interrupted
 			backoff = 0
 			continue
@@ -179,7 +160,6 @@ func (f *Fetcher) Run(ctx context.Context) error {
 		backoff = nextBackoff(backoff, &f.opts)
 		f.sleep(ctx, nil, backoff)
 	}
-	return nil
 }
 
 // pull is one connection. It reports whether a response came.
@@ -209,9 +189,7 @@ func (f *Fetcher) pull(ctx context.Context) (answered bool, err error) {
 			continue
 		}
 		answered = true
-		if err := f.take(ctx, resp); err != nil {
-			return answered, err
-		}
+		f.take(ctx, resp)
 		f.session.answered(resp.SessionID) // after take: it may forget what the response was to
 	}
 	return answered, ctx.Err()
@@ -284,16 +262,14 @@ func (f *Fetcher) endRequest() bool {
 }
 
 // take steps all followers through a response, writes what they want at once, then starts those over that have to.
-func (f *Fetcher) take(ctx context.Context, resp *kmsg.FetchResponse) error {
+func (f *Fetcher) take(ctx context.Context, resp *kmsg.FetchResponse) {
 	changes, over := f.step(resp)
 	defer f.settled()
 	if len(changes) > 0 {
-		if err := f.opts.Log.Apply(ctx, changes); err != nil {
-			return fmt.Errorf("%w: %w", errApply, err)
-		}
+		f.letGo(f.opts.Log.Apply(ctx, changes))
 	}
 	for _, o := range over {
-		log, err := f.opts.Log.StartOver(ctx, o.p.id, o.leaderStart)
+		log, err := f.opts.Log.StartOver(ctx, o.p.id, o.p.follower.epoch, o.leaderStart)
 		if err == nil {
 			err = o.p.follower.Restart(log)
 		}
@@ -301,7 +277,18 @@ func (f *Fetcher) take(ctx context.Context, resp *kmsg.FetchResponse) error {
 			f.failed(o.p, fmt.Errorf("start over: %w", err))
 		}
 	}
-	return nil
+}
+
+// letGo fetches partitions no more whose followers are ahead of their logs.
+func (f *Fetcher) letGo(refused []ID) {
+	if len(refused) == 0 {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, id := range refused {
+		delete(f.mu.parts, id)
+	}
 }
 
 // startOver is a partition to start over, and the leader's log start, where it said.

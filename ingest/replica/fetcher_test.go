@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -113,38 +112,43 @@ func addPartition(resp *kmsg.FetchResponse, n int32, change func(*kmsg.FetchResp
 type fakeLog struct {
 	l         *fakeLeader
 	applyTime time.Duration
-	err       error
+	refuses   bool
 }
 
-func (g *fakeLog) Apply(_ context.Context, changes []Change) error {
+func (g *fakeLog) Apply(_ context.Context, changes []Change) (refused []ID) {
 	for _, c := range changes {
 		g.l.note("  apply %d: truncate %v %d, %d batches, hw %d", c.ID.Partition, c.Truncate, c.TruncateTo, len(c.Batches), c.HighWatermark)
 	}
 	time.Sleep(g.applyTime)
 	g.l.note("  applied")
-	return g.err
+	for _, c := range changes {
+		if g.refuses {
+			refused = append(refused, c.ID)
+		}
+	}
+	return refused
 }
 
-func (g *fakeLog) StartOver(_ context.Context, p ID, leaderStart base.Offset) (LogState, error) {
+func (g *fakeLog) StartOver(_ context.Context, p ID, _ base.LeaderEpoch, leaderStart base.Offset) (LogState, error) {
 	g.l.note("  start over %d, leader starts at %d", p.Partition, leaderStart)
 	return LogState{LocalStart: 50, End: 50, HighWatermark: 50}, nil
 }
 
 // runFetcher runs a fetcher of broker 2 in a bubble, for d.
-func runFetcher(t *testing.T, l *fakeLeader, log *fakeLog, d time.Duration, during func(f *Fetcher)) (trace []string, runErr error) {
+func runFetcher(t *testing.T, l *fakeLeader, log *fakeLog, d time.Duration, during func(f *Fetcher)) (trace []string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		l.begun, log.l = time.Now(), l
 		f := NewFetcher(Options{Self: 2, BrokerEpoch: 9, Leader: 1, Dial: l.dial, Log: log})
 		ctx, cancel := context.WithTimeout(t.Context(), d)
 		defer cancel()
-		done := make(chan error)
-		go func() { done <- f.Run(ctx) }()
+		done := make(chan struct{})
+		go func() { f.Run(ctx); close(done) }()
 		during(f)
-		runErr = <-done
+		<-done
 		time.Sleep(2 * time.Hour) // the leader's goroutines end with their connections
 	})
-	return l.trace, runErr
+	return l.trace
 }
 
 func compare(t *testing.T, got []string, want ...string) {
@@ -170,13 +174,10 @@ func TestFetcherAppliesTogether(t *testing.T) {
 		})
 		return 0, false
 	}}
-	trace, err := runFetcher(t, l, &fakeLog{applyTime: 20 * time.Millisecond}, 100*time.Millisecond, func(f *Fetcher) {
+	trace := runFetcher(t, l, &fakeLog{applyTime: 20 * time.Millisecond}, 100*time.Millisecond, func(f *Fetcher) {
 		f.Follow(Assignment{id(0), 3, LogState{}}, Assignment{id(1), 3, LogState{}}, Assignment{id(3), 3, LogState{}},
 			Assignment{id(2), 3, LogState{End: 9, Epochs: []base.EpochStart{{Epoch: 2, Start: 0}}}})
 	})
-	if err != nil {
-		t.Error(err)
-	}
 	compare(t, trace,
 		"0ms dial",
 		"0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1 1-1@e3 0 after e-1 1-2@e3 9 after e2 1-3@e3 0 after e-1",
@@ -193,17 +194,17 @@ func TestFetcherFollowsAtOnce(t *testing.T) {
 	l := &fakeLeader{answer: func(int, *kmsg.FetchRequest, *kmsg.FetchResponse) (time.Duration, bool) {
 		return 500 * time.Millisecond, false
 	}}
-	trace, _ := runFetcher(t, l, &fakeLog{}, 300*time.Millisecond, func(f *Fetcher) {
+	trace := runFetcher(t, l, &fakeLog{}, 300*time.Millisecond, func(f *Fetcher) {
 		f.Follow(Assignment{id(0), 3, LogState{}})
 		time.Sleep(100 * time.Millisecond)
 		f.Follow(Assignment{id(0), 3, LogState{}}, Assignment{id(1), 5, LogState{}})
 		time.Sleep(100 * time.Millisecond)
-		f.Follow(Assignment{id(0), 4, LogState{End: 99}}) // its log is known
+		f.Follow(Assignment{id(0), 4, LogState{End: 99}})
 	})
 	compare(t, trace,
 		"0ms dial", "0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1",
 		"105ms dial", "105ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1 1-1@e5 0 after e-1",
-		"205ms dial", "205ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e4 0 after e-1 1-1@e5 0 after e-1",
+		"205ms dial", "205ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e4 99 after e-1 1-1@e5 0 after e-1",
 	)
 }
 
@@ -220,7 +221,7 @@ func TestFetcherBacksOffPartition(t *testing.T) {
 		}
 		return time.Duration(req.MaxWaitMillis) * time.Millisecond, false
 	}}
-	trace, _ := runFetcher(t, l, &fakeLog{}, 310*time.Millisecond, func(f *Fetcher) {
+	trace := runFetcher(t, l, &fakeLog{}, 310*time.Millisecond, func(f *Fetcher) {
 		f.Follow(Assignment{id(0), 3, LogState{}}, Assignment{id(1), 3, LogState{}})
 	})
 	compare(t, trace,
@@ -244,7 +245,7 @@ func TestFetcherReconnects(t *testing.T) {
 		}
 		return 0, n < 6
 	}}
-	trace, _ := runFetcher(t, l, &fakeLog{}, 3*time.Second, func(f *Fetcher) { f.Follow(Assignment{id(0), 3, LogState{}}) })
+	trace := runFetcher(t, l, &fakeLog{}, 3*time.Second, func(f *Fetcher) { f.Follow(Assignment{id(0), 3, LogState{}}) })
 	full := "fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1"
 	compare(t, trace,
 		"0ms dial", "0ms "+full, "100ms dial", "100ms "+full, "300ms dial", "300ms "+full, "700ms dial", "700ms "+full,
@@ -264,7 +265,7 @@ func TestFetcherStartsOver(t *testing.T) {
 		})
 		return 0, false
 	}}
-	trace, _ := runFetcher(t, l, &fakeLog{}, 50*time.Millisecond, func(f *Fetcher) { f.Follow(Assignment{id(0), 3, LogState{}}) })
+	trace := runFetcher(t, l, &fakeLog{}, 50*time.Millisecond, func(f *Fetcher) { f.Follow(Assignment{id(0), 3, LogState{}}) })
 	compare(t, trace,
 		"0ms dial", "0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1",
 		"0ms   start over 0, leader starts at 40",
@@ -278,7 +279,7 @@ func TestUnfollowWaits(t *testing.T) {
 		addPartition(resp, 0, func(p *kmsg.FetchResponseTopicPartition) { p.RecordBatches = batch(t, base.Offset(n-1), 3, 1) })
 		return 0, false
 	}}
-	trace, _ := runFetcher(t, l, &fakeLog{applyTime: 50 * time.Millisecond}, 300*time.Millisecond, func(f *Fetcher) {
+	trace := runFetcher(t, l, &fakeLog{applyTime: 50 * time.Millisecond}, 300*time.Millisecond, func(f *Fetcher) {
 		f.Follow(Assignment{id(0), 3, LogState{}})
 		time.Sleep(10 * time.Millisecond)
 		f.Unfollow(id(0))
@@ -290,15 +291,22 @@ func TestUnfollowWaits(t *testing.T) {
 	}
 }
 
-// A log that cannot be written ends the fetcher: its followers are ahead of it.
-func TestFetcherEndsWithItsLog(t *testing.T) {
-	l := &fakeLeader{answer: func(_ int, _ *kmsg.FetchRequest, resp *kmsg.FetchResponse) (time.Duration, bool) {
+// What a log refuses is not fetched any more: its follower is ahead of it.
+func TestFetcherLetsGoOfWhatIsRefused(t *testing.T) {
+	l := &fakeLeader{answer: func(n int, _ *kmsg.FetchRequest, resp *kmsg.FetchResponse) (time.Duration, bool) {
+		if n > 1 {
+			return time.Hour, false
+		}
 		addPartition(resp, 0, func(p *kmsg.FetchResponseTopicPartition) { p.RecordBatches = batch(t, 0, 3, 1) })
 		return 0, false
 	}}
-	broken := errors.New("sync failed")
-	_, err := runFetcher(t, l, &fakeLog{err: broken}, time.Minute, func(f *Fetcher) { f.Follow(Assignment{id(0), 3, LogState{}}) })
-	if !errors.Is(err, broken) {
-		t.Errorf("%v", err)
-	}
+	trace := runFetcher(t, l, &fakeLog{refuses: true}, 50*time.Millisecond, func(f *Fetcher) {
+		f.Follow(Assignment{id(0), 3, LogState{}}, Assignment{id(1), 3, LogState{}})
+	})
+	compare(t, trace,
+		"0ms dial", "0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1 1-1@e3 0 after e-1",
+		"0ms   apply 0: truncate false 0, 1 batches, hw 0",
+		"0ms   applied",
+		"0ms fetch v17 by 2/9 session 77.1 wait 500: forget 1-[0]",
+	)
 }

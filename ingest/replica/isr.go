@@ -42,25 +42,41 @@ func (l *Leader) Refused(rev int64, current State) Effects {
 // seen the leader counts both.
 func (l *Leader) Unknown(rev int64) Effects {
 	if l.pending == nil || l.pending.Rev != rev {
-		return l.effects(nil)
+		return l.effects()
 	}
 	l.unknown = true
-	return l.effects(&Proposal{Rev: rev, Epoch: l.state.Epoch, ISR: l.state.ISR})
+	e := l.effects() // proposes nothing: one is pending
+	e.Proposal = &Proposal{Rev: rev, Epoch: l.state.Epoch, ISR: l.state.ISR}
+	return e
 }
 
 // Pending is the proposal in flight, nil for none.
 func (l *Leader) Pending() *Proposal { return l.pending }
 
-// expansion proposes a follower that has just fetched (Partition.maybeExpandIsr). That its end reaches the high watermark is
-// not enough: a new leader's may lag behind what its predecessor acknowledged, but the start of the leader's epoch does not.
-func (l *Leader) expansion(f *follower) *Proposal {
-	if !l.mayPropose() || slices.Contains(l.state.ISR, f.id) || !l.eligible(f) {
+// expansion proposes a follower that has caught up (Partition.maybeExpandIsr). That its end reaches the high watermark is not
+// enough: a new leader's may lag behind what its predecessor acknowledged, but the start of the leader's epoch does not. Nor is
+// that: where all followers are stuck the high watermark waits for them.
+func (l *Leader) expansion() *Proposal {
+	if !l.mayPropose() || len(l.state.ISR) == len(l.followers)+1 {
 		return nil
 	}
-	if f.end < l.highWater || f.end < l.epochStart {
+	joins := func(f *follower) bool {
+		return !slices.Contains(l.state.ISR, f.id) && l.eligible(f) && f.end >= l.highWater && f.end >= l.epochStart && l.caughtUp(f)
+	}
+	i := slices.IndexFunc(l.followers, func(f follower) bool { return joins(&f) })
+	if i < 0 {
 		return nil
 	}
-	return l.propose(func(id base.BrokerID) bool { return id == f.id || slices.Contains(l.state.ISR, id) }, Member{f.id, f.brokerEpoch})
+	var added []Member
+	for i := range l.followers {
+		if f := &l.followers[i]; joins(f) {
+			added = append(added, Member{f.id, f.brokerEpoch})
+		}
+	}
+	in := func(id base.BrokerID) bool {
+		return slices.Contains(l.state.ISR, id) || slices.ContainsFunc(added, func(m Member) bool { return m.ID == id })
+	}
+	return l.propose(in, added...)
 }
 
 // shrink proposes an ISR without those that have not caught up for LagMax (Partition.maybeShrinkIsr). The leader stays in.

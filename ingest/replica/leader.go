@@ -83,7 +83,7 @@ func NewLeader(s LeaderStart, now time.Time) *Leader {
 }
 
 // Start makes the first effects of a leadership: one that is alone may move its high watermark at once.
-func (l *Leader) Start() Effects { return l.effects(nil) }
+func (l *Leader) Start() Effects { return l.effects() }
 
 // assign makes the followers' list that of the assignment. inSync are those that were in sync before.
 func (l *Leader) assign(inSync []base.BrokerID) {
@@ -118,9 +118,16 @@ func (l *Leader) CanAppend(acksAll bool) error {
 	return nil
 }
 
-// Appended notes that the log ends at end. Followers may read it before it is synced.
-func (l *Leader) Appended(end base.Offset) {
+// Appended notes that the log ends at end. Followers may read it before it is synced. One that had everything until now was
+// caught up until now: a quiet partition's fetches need not be counted (Fetched).
+func (l *Leader) Appended(end base.Offset, now time.Time) {
 	invariants.Assert(end >= l.end, "log end %d after %d", end, l.end)
+	l.see(now)
+	for i := range l.followers {
+		if f := &l.followers[i]; f.end == l.end {
+			f.lastCaughtUp = latest(f.lastCaughtUp, l.now)
+		}
+	}
 	l.end = max(l.end, end)
 }
 
@@ -128,7 +135,7 @@ func (l *Leader) Appended(end base.Offset) {
 func (l *Leader) Synced(end base.Offset) Effects {
 	invariants.Assert(end <= l.end, "synced %d past the log end %d", end, l.end)
 	l.synced = max(l.synced, min(end, l.end))
-	return l.effects(nil)
+	return l.effects()
 }
 
 // Fetched is a follower's fetch that was answered without an error and without a diverging epoch: one that diverges says
@@ -141,8 +148,8 @@ type Fetched struct {
 	LeaderEnd   base.Offset      // this log's end when the fetch was read for
 }
 
-// Fetched counts a fetch. In an incremental session each request fetches all of the session's partitions, named or not. The
-// error is the partition's answer to a follower that cannot count: not in the assignment, or of an older registration.
+// Fetched counts a fetch. Of the partitions of an incremental session only those need to be counted that a request names: the
+// others have not moved. The error is the partition's answer to a follower that cannot count: not in the assignment, or of an older registration.
 func (l *Leader) Fetched(f Fetched, now time.Time) (Effects, error) {
 	l.see(now)
 	i := indexOf(l.followers, f.Follower)
@@ -152,18 +159,18 @@ func (l *Leader) Fetched(f Fetched, now time.Time) (Effects, error) {
 		if f.Epoch > l.state.Epoch {
 			code = kerr.UnknownLeaderEpoch
 		}
-		return l.effects(nil), fmt.Errorf("fetch in epoch %d, current %d: %w", f.Epoch, l.state.Epoch, code)
+		return l.effects(), fmt.Errorf("fetch in epoch %d, current %d: %w", f.Epoch, l.state.Epoch, code)
 	case i < 0:
-		return l.effects(nil), fmt.Errorf("broker %d is no replica: %w", f.Follower, kerr.NotLeaderForPartition)
+		return l.effects(), fmt.Errorf("broker %d is no replica: %w", f.Follower, kerr.NotLeaderForPartition)
 	case f.Offset > f.LeaderEnd:
-		return l.effects(nil), fmt.Errorf("fetch offset %d, log end %d: %w", f.Offset, f.LeaderEnd, kerr.OffsetOutOfRange)
+		return l.effects(), fmt.Errorf("fetch offset %d, log end %d: %w", f.Offset, f.LeaderEnd, kerr.OffsetOutOfRange)
 	}
 	r := &l.followers[i]
 	if f.BrokerEpoch < max(l.live[f.Follower], r.brokerEpoch) {
-		return l.effects(nil), fmt.Errorf("broker %d fetched with epoch %d: %w", f.Follower, f.BrokerEpoch, kerr.StaleBrokerEpoch)
+		return l.effects(), fmt.Errorf("broker %d fetched with epoch %d: %w", f.Follower, f.BrokerEpoch, kerr.StaleBrokerEpoch)
 	}
 	r.fetched(f, l.now)
-	return l.effects(l.expansion(r)), nil
+	return l.effects(), nil
 }
 
 // fetched is Replica.updateFetchStateOrThrow. A follower under constant load never reaches the end of a moving log: it counts
@@ -183,14 +190,19 @@ func (r *follower) fetched(f Fetched, now time.Time) {
 func (l *Leader) Tick(now time.Time) Effects {
 	l.see(now)
 	l.refused = false
-	return l.effects(l.shrink())
+	shrink := l.shrink()
+	e := l.effects()
+	if shrink != nil {
+		e.Proposal = shrink
+	}
+	return e
 }
 
 // Update takes over a newer state of the partition's key, whoever wrote it, and min.insync.replicas. What is older than the
 // state that is known is ignored, as is another epoch's: Resign, or a new Leader, is for that.
 func (l *Leader) Update(s State) Effects {
 	if s.Epoch != l.state.Epoch || s.Rev < l.state.Rev {
-		return l.effects(nil)
+		return l.effects()
 	}
 	if s.Rev > l.state.Rev {
 		// The key has changed, so a proposal that compares the old revision was this change, or is void.
@@ -199,13 +211,13 @@ func (l *Leader) Update(s State) Effects {
 	inSync := l.state.ISR
 	l.state = s
 	l.assign(inSync)
-	return l.effects(nil)
+	return l.effects()
 }
 
 // SetLive takes over which brokers are unfenced.
 func (l *Leader) SetLive(live Live) Effects {
 	l.live = live
-	return l.effects(nil)
+	return l.effects()
 }
 
 // HighWatermark is the exclusive end of what is committed as far as this leader knows.
@@ -215,10 +227,10 @@ func (l *Leader) HighWatermark() base.Offset { return l.highWater }
 // its predecessor has acknowledged (OFFSET_NOT_AVAILABLE, KIP-207).
 func (l *Leader) Readable() (base.Offset, bool) { return l.highWater, l.highWater >= l.epochStart }
 
-// effects moves the high watermark and answers what that completes.
-func (l *Leader) effects(p *Proposal) Effects {
+// effects moves the high watermark, answers what that completes, and proposes who is to join the ISR.
+func (l *Leader) effects() Effects {
 	advanced := l.advance()
-	return Effects{HighWatermark: l.highWater, Advanced: advanced, Proposal: p, Done: l.complete()}
+	return Effects{HighWatermark: l.highWater, Advanced: advanced, Proposal: l.expansion(), Done: l.complete()}
 }
 
 // advance is Partition.maybeIncrementLeaderHW: the smallest end over this log, as far as it is synced, and everybody in the

@@ -39,7 +39,7 @@ func TestFollowerUnderLoadStaysInSync(t *testing.T) {
 	l := newTestLeader(0, 1, 1, 2)
 	for i := range 20 {
 		end := base.Offset(i+1) * 100
-		l.Appended(end)
+		l.Appended(end, start.Add(time.Duration(i)*10*time.Second))
 		mustFetch(t, l, fetched(2, end-100, end), time.Duration(i)*10*time.Second)
 		if e := l.Tick(start.Add(time.Duration(i) * 10 * time.Second)); e.Proposal != nil {
 			t.Fatalf("fetch %d: proposed %v", i, e.Proposal.ISR)
@@ -48,7 +48,7 @@ func TestFollowerUnderLoadStaysInSync(t *testing.T) {
 	// One that falls ever further behind is not.
 	for i := 20; i < 40; i++ {
 		end := base.Offset(i+1) * 100
-		l.Appended(end)
+		l.Appended(end, start.Add(time.Duration(i)*10*time.Second))
 		mustFetch(t, l, fetched(2, 1900+base.Offset(i), end), time.Duration(i)*10*time.Second)
 		if e := l.Tick(start.Add(time.Duration(i) * 10 * time.Second)); e.Proposal != nil {
 			if !slices.Equal(e.Proposal.ISR, []base.BrokerID{1}) {
@@ -114,11 +114,57 @@ func TestExpansion(t *testing.T) {
 		e := mustFetch(t, l, fetched(3, 100, 100), 0)
 		l.Refused(e.Proposal.Rev, l.state)
 	}, 100)
-	f("refused, and a tick", true, func(l *Leader) {
-		e := mustFetch(t, l, fetched(3, 100, 100), 0)
-		l.Refused(e.Proposal.Rev, l.state)
-		l.Tick(start)
-	}, 100)
+}
+
+// Who has caught up is proposed by whatever makes it possible: a quiet partition's followers do not fetch it again.
+func TestExpansionWithoutFetch(t *testing.T) {
+	f := func(what string, live Live, then func(l *Leader) Effects) {
+		t.Helper()
+		l := newTestLeader(100, 1, 1)
+		l.SetLive(live)
+		if e := mustFetch(t, l, fetched(3, 100, 100), 0); e.Proposal != nil {
+			l.Refused(e.Proposal.Rev, l.state)
+		}
+		if e := then(l); e.Proposal == nil || !slices.Equal(e.Proposal.ISR, []base.BrokerID{1, 3}) {
+			t.Errorf("%s: proposed %v", what, e.Proposal)
+		}
+	}
+	live := Live{1: 11, 2: 12, 3: 13}
+	f("refused, and a tick", live, func(l *Leader) Effects { return l.Tick(start) })
+	f("unfenced", Live{1: 11}, func(l *Leader) Effects { return l.SetLive(live) })
+}
+
+// All followers are stuck: the high watermark waits for them, and once they are out of the ISR they do not come back for it.
+func TestStuckFollowersStayOut(t *testing.T) {
+	l := newTestLeader(100, 2, 1, 2)
+	mustFetch(t, l, fetched(2, 100, 100), 0)
+	l.Appended(200, start)
+	l.Synced(200)
+	e := l.Tick(start.Add(time.Minute))
+	if e.Proposal == nil || !slices.Equal(e.Proposal.ISR, []base.BrokerID{1}) {
+		t.Fatalf("proposed %v", e.Proposal)
+	}
+	s := l.state
+	s.Rev, s.ISR = s.Rev+1, e.Proposal.ISR
+	if e := l.Update(s); e.Proposal != nil {
+		t.Errorf("proposed %v", e.Proposal.ISR)
+	}
+	if e := l.Tick(start.Add(2 * time.Minute)); e.Proposal != nil || e.HighWatermark != 100 {
+		t.Errorf("proposed %v, high watermark %d", e.Proposal, e.HighWatermark)
+	}
+}
+
+// A quiet partition's followers count as caught up until something is appended that they do not fetch.
+func TestQuietFollowerStaysInSync(t *testing.T) {
+	l := newTestLeader(100, 1, 1, 2)
+	mustFetch(t, l, fetched(2, 100, 100), 0)
+	l.Appended(200, start.Add(time.Hour))
+	if e := l.Tick(start.Add(time.Hour + 29*time.Second)); e.Proposal != nil {
+		t.Errorf("proposed %v", e.Proposal.ISR)
+	}
+	if e := l.Tick(start.Add(time.Hour + 31*time.Second)); e.Proposal == nil {
+		t.Error("a follower that does not fetch stays in the ISR")
+	}
 }
 
 func TestHighWatermarkBelowEpochStartAdmitsNobody(t *testing.T) {
@@ -142,7 +188,7 @@ func TestUnknownOutcome(t *testing.T) {
 	}
 	l.Refused(p.Rev, l.state)
 	l.SetLive(Live{1: 11}) // fenced: nothing but the proposal makes it count
-	l.Appended(200)
+	l.Appended(200, start)
 	if e := l.Synced(200); e.HighWatermark != 100 {
 		t.Errorf("high watermark %d: broker 3 may be in the ISR with 100", e.HighWatermark)
 	}
@@ -179,10 +225,10 @@ func TestOlderStateIsIgnored(t *testing.T) {
 
 func TestAcks(t *testing.T) {
 	l := newTestLeader(0, 2, 1, 2)
-	l.Appended(10)
-	l.Await(1, 5)
-	l.Await(2, 10)
-	l.Await(3, 5) // a duplicate of the first
+	l.Appended(10, start)
+	l.Await(1, 5, false)
+	l.Await(2, 10, false)
+	l.Await(3, 5, false) // a duplicate of the first
 	l.Synced(10)
 	e := mustFetch(t, l, fetched(2, 7, 10), 0)
 	if want := []Done{{1, nil}, {3, nil}}; !slices.Equal(e.Done, want) {

@@ -182,10 +182,10 @@ func (n *node) append(count int) error {
 	recs[0].batch = b
 	n.do(op{recs: recs})
 	n.c.appended(n, int(first))
-	n.leader.Appended(base.Offset(len(n.log)))
+	n.leader.Appended(base.Offset(len(n.log)), n.c.now)
 	token := Token(n.c.lastValue)
 	n.c.waiting[token] = recs[count-1]
-	n.effects(n.leader.Await(token, base.Offset(len(n.log))))
+	n.effects(n.leader.Await(token, base.Offset(len(n.log)), false))
 	return nil
 }
 

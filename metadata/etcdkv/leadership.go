@@ -2,6 +2,7 @@ package etcdkv
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -35,6 +36,26 @@ func (m *Member) Leadership() (leading bool, changed <-chan struct{}) {
 	m.leadership.mu.Lock()
 	defer m.leadership.mu.Unlock()
 	return m.leadership.leading, m.leadership.changed
+}
+
+// GiveLeadership makes another member raft's leader, where this one is. Without others, and where it is not, it does nothing.
+func (m *Member) GiveLeadership(ctx context.Context) error {
+	if m.etcd == nil || m.kv.others == nil {
+		return nil
+	}
+	done := make(chan error, 1)
+	if !m.group.Go(func(context.Context) { done <- m.etcd.Server.TryTransferLeadershipOnShutdown() }) {
+		return nil // it stops, and hands over itself
+	}
+	select {
+	case err := <-done:
+		if err != nil {
+			return fmt.Errorf("etcd: give leadership away: %w", err)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("etcd: give leadership away: %w", ctx.Err())
+	}
 }
 
 // followLeadership runs until ctx or the member ends. etcd notifies of each new leader, but not when a leader steps down
