@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sys/unix"
 
 	"github.com/varvelog/varve/cache"
@@ -28,7 +29,6 @@ import (
 	"github.com/varvelog/varve/kafka"
 	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/metadata/controller/run"
-	"github.com/varvelog/varve/metadata/etcdkv"
 	"github.com/varvelog/varve/objstore"
 	"github.com/varvelog/varve/objstore/open"
 	"github.com/varvelog/varve/tiering"
@@ -41,7 +41,21 @@ type Seams struct {
 	Listen  func(network, addr string) (net.Listener, error)
 	Dial    func(ctx context.Context, network, addr string) (net.Conn, error) // to other brokers
 	Bucket  objstore.Bucket                                                   // instead of what Config.ObjectStore names
+	Quorum  Quorum                                                            // instead of etcd; Stop does not close it
+	FS      vfs.FS                                                            // of the hot store
 	Version string
+}
+
+// Quorum is where the cluster's metadata lives, and who of its members leads; etcdkv.Member satisfies it.
+type Quorum interface {
+	KV() metadata.KV
+	// Leadership tells whether this broker's member is raft's leader; the channel is closed at the next change.
+	Leadership() (leading bool, changed <-chan struct{})
+	// GiveLeadership makes another member the leader, where there is one.
+	GiveLeadership(ctx context.Context) error
+	// Stopped is closed when this broker's member has ended by itself.
+	Stopped() <-chan struct{}
+	Close() error
 }
 
 // Broker is one broker in this process: New, Start, Stop, once each.
@@ -60,7 +74,7 @@ type Broker struct {
 	http       *httpapi.Server
 	listener   net.Listener
 	bucket     objstore.Bucket
-	etcd       *etcdkv.Member
+	quorum     Quorum
 	meta       *metadata.Store
 	roles      *service.Group // what follows etcd's leadership
 	controller *run.Controller
@@ -121,8 +135,8 @@ func (b *Broker) table() []module {
 		{"listener", []string{"lock"}, b.startListener, b.stopListener},
 		{"bucket", bucketNeeds, b.startBucket, func(context.Context) error { return b.bucket.Close() }},
 		{"cache", []string{"bucket"}, b.startCache, func(context.Context) error { return b.cache.Close() }},
-		{"etcd", []string{"lock", "telemetry"}, b.startEtcd, b.stopEtcd},
-		{"metadata", []string{"etcd", "listener", "telemetry", "hot"}, b.startMetadata, b.stopMetadata},
+		{"quorum", []string{"lock", "telemetry"}, b.startQuorum, b.stopQuorum},
+		{"metadata", []string{"quorum", "listener", "telemetry", "hot"}, b.startMetadata, b.stopMetadata},
 		{"controller", []string{"metadata"}, b.startController, b.stopController},
 		{"hot", []string{"lock", "telemetry"}, b.startHot, func(context.Context) error { return b.hot.Close() }},
 		{"ingest", []string{"metadata", "hot"}, b.startIngest, func(context.Context) error { return b.ingest.Stop() }},

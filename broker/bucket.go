@@ -17,7 +17,7 @@ func (b *Broker) expectBucket(ctx context.Context, opts *open.Options) error {
 	if !b.cfg.directoryBucket() {
 		return nil
 	}
-	known, ok, err := b.etcd.KV().Get(ctx, bucketKey)
+	known, ok, err := b.quorum.KV().Get(ctx, bucketKey)
 	if err != nil {
 		return fmt.Errorf("read the bucket's identity: %w", err)
 	}
@@ -35,7 +35,7 @@ func (b *Broker) expectBucket(ctx context.Context, opts *open.Options) error {
 
 // claimBucket makes a bucket the cluster's, before its first use, where the cluster has none.
 func (b *Broker) claimBucket(ctx context.Context, identity string) error {
-	kv := b.etcd.KV()
+	kv := b.quorum.KV()
 	if _, err := kv.Txn(ctx, []metadata.Cmp{metadata.Absent(bucketKey)}, []metadata.Op{metadata.Put(bucketKey, []byte(identity))}); err != nil {
 		return fmt.Errorf("write the bucket's identity: %w", err)
 	}

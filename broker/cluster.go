@@ -40,7 +40,14 @@ func (b *Broker) id() base.BrokerID { return base.BrokerID(b.cfg.NodeID) }
 func (b *Broker) startController(context.Context) error {
 	leading := make(chan bool, 1)
 	b.roles = service.NewGroup(context.Background())
-	b.roles.Go(func(ctx context.Context) { followLeadership(ctx, b.etcd.Leadership, leading) })
+	b.roles.Go(func(ctx context.Context) { followLeadership(ctx, b.quorum.Leadership, leading) })
+	b.roles.Go(func(ctx context.Context) {
+		select {
+		case <-b.quorum.Stopped():
+			b.fail(errors.New("the etcd member has ended: it was removed from the voters, or its disk failed"))
+		case <-ctx.Done():
+		}
+	})
 	b.controller = run.New(run.Options{
 		Store: b.meta, Leadership: leading, Probe: b.probe, SessionTimeout: b.brokerSetting("broker.session.timeout.ms"),
 		Clock: b.seams.Clock, Logger: b.log,
@@ -161,10 +168,10 @@ func (b *Broker) stopMembership(ctx context.Context) error {
 
 // handOverController makes another voter raft's leader, which makes its broker the controller.
 func (b *Broker) handOverController(ctx context.Context) {
-	if leading, _ := b.etcd.Leadership(); !leading {
+	if leading, _ := b.quorum.Leadership(); !leading {
 		return
 	}
-	if err := b.etcd.GiveLeadership(ctx); err != nil {
+	if err := b.quorum.GiveLeadership(ctx); err != nil {
 		b.log.Warn("the controller could not be handed over: the others elect one", slog.Any("err", err))
 	}
 }

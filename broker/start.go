@@ -59,19 +59,30 @@ func (b *Broker) setting(name string, share int64) int64 {
 	return share
 }
 
-func (b *Broker) startEtcd(ctx context.Context) (err error) {
+func (b *Broker) startQuorum(ctx context.Context) error {
+	if b.quorum = b.seams.Quorum; b.quorum != nil {
+		return nil
+	}
 	voters, err := b.cfg.voters()
 	if err != nil {
 		return err
 	}
-	b.etcd, err = etcdkv.Start(ctx, etcdkv.Options{
+	member, err := etcdkv.Start(ctx, etcdkv.Options{
 		NodeID: b.id(), DataDir: filepath.Join(b.cfg.DataDir, "etcd"), Voters: voters,
 		PeerAddr: b.cfg.EtcdPeerAddr, ClientAddr: b.cfg.EtcdClientAddr, Meter: b.telemetry.Meter, Logger: b.log,
 	})
+	if err == nil {
+		b.quorum = member
+	}
 	return err
 }
 
-func (b *Broker) stopEtcd(context.Context) error { return b.etcd.Close() }
+func (b *Broker) stopQuorum(context.Context) error {
+	if b.seams.Quorum != nil {
+		return nil
+	}
+	return b.quorum.Close()
+}
 
 // replication is how this broker follows others.
 func (b *Broker) replication() *ingest.Replication {
@@ -96,7 +107,7 @@ func (b *Broker) startMetadata(ctx context.Context) error {
 		return err
 	}
 	meta, err := metadata.Open(ctx, metadata.Options{
-		KV: b.etcd.KV(), BrokerID: id, Static: b.static(host, port), Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
+		KV: b.quorum.KV(), BrokerID: id, Static: b.static(host, port), Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
 	})
 	if err != nil {
 		return err
@@ -133,7 +144,7 @@ func (b *Broker) stopMetadata(context.Context) error { return b.meta.Close() }
 func (b *Broker) startHot(context.Context) (err error) {
 	mem := split(b.cfg.Memory)
 	b.hot, err = hot.Open(hot.Options{
-		Dir: filepath.Join(b.cfg.DataDir, "hot"), MemTableBytes: mem.memTable, CacheBytes: mem.blockCache,
+		FS: b.seams.FS, Dir: filepath.Join(b.cfg.DataDir, "hot"), MemTableBytes: mem.memTable, CacheBytes: mem.blockCache,
 		ReserveBytes: uint64(b.setting("varve.disk.reserve.bytes", 0)),
 		Clock:        b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
 	})

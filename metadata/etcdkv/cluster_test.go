@@ -346,7 +346,7 @@ func TestLostMajority(t *testing.T) {
 			t.Fatal("it still believes that it leads")
 		}
 	}
-	if kv.localServes() {
+	if c.members[leader].kv.localServes() {
 		t.Error("its member would be used")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)

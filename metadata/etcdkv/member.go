@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/varvelog/varve/internal/service"
+	"github.com/varvelog/varve/metadata"
 )
 
 // Member is this node's part in etcd: an embedded member on a voter, only clients of the voters on any other node.
@@ -282,7 +283,7 @@ func lockDir(dir string) (*fileutil.LockedFile, error) {
 }
 
 // KV returns the store. It is of no use after Close.
-func (m *Member) KV() *KV { return m.kv }
+func (m *Member) KV() metadata.KV { return m.kv }
 
 // Votes tells whether this node embeds a member.
 func (m *Member) Votes() bool { return m.etcd != nil }
