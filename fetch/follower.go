@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -35,6 +34,7 @@ type FollowerRequest struct {
 	Follower                      base.BrokerID
 	BrokerEpoch                   int64
 	SessionID, SessionEpoch       int32
+	NewSession                    int32 // the id of a session that is made for this request, positive, random
 	MaxWaitMs, MinBytes, MaxBytes int32
 	Partitions                    []FollowerPartition
 	Forgotten                     []FollowerKey
@@ -131,7 +131,7 @@ func (f *followers) begin(r *FollowerRequest) (ses, replaced *followerSession, e
 		return old, nil, nil
 	}
 	ses = &followerSession{
-		id: 1 + rand.Int32N(math.MaxInt32-1), epoch: 1, feed: ingest.NewFeed(),
+		id: max(1, r.NewSession), epoch: 1, feed: ingest.NewFeed(),
 		parts: map[FollowerKey]*followerPart{}, byLog: map[*ingest.Partition]*followerPart{},
 	}
 	if f.mu.sessions == nil {

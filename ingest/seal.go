@@ -349,6 +349,9 @@ func (p *Partition) appendSealed(out []SealedRange) []SealedRange {
 		if s.End > m.highWater {
 			break
 		}
+		if s.Base < m.tieredEnd { // a leader before this one cut its ranges elsewhere
+			s.Base = m.tieredEnd
+		}
 		latestMs = max(latestMs, s.SealedAtMs)
 		s.SealedAtMs = latestMs // the clock may have been set back: a log's ranges keep their order when they are sorted
 		out = append(out, SealedRange{

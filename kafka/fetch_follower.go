@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"math"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -15,7 +16,8 @@ func (s *Server) fetchFollower(ctx context.Context, r *request, req *kmsg.FetchR
 	fr := &fetch.FollowerRequest{
 		Follower: base.BrokerID(req.ReplicaState.ID), BrokerEpoch: req.ReplicaState.Epoch,
 		SessionID: req.SessionID, SessionEpoch: req.SessionEpoch,
-		MaxWaitMs: req.MaxWaitMillis, MinBytes: req.MinBytes, MaxBytes: int32(s.fetched.grant(int64(req.MaxBytes))),
+		NewSession: int32(s.opts.Rand() & math.MaxInt32),
+		MaxWaitMs:  req.MaxWaitMillis, MinBytes: req.MinBytes, MaxBytes: int32(s.fetched.grant(int64(req.MaxBytes))),
 	}
 	if !r.parked {
 		fr.MaxWaitMs = 0
