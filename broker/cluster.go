@@ -85,19 +85,26 @@ func (b *Broker) brokerSetting(name string) time.Duration {
 	return time.Duration(ms) * time.Millisecond
 }
 
-// probe looks whether a broker's process is there.
+// probe looks whether a broker's process is there. One that dies may close the connection of its heartbeats before its listener:
+// a connection that it takes is held, and where it ends, the next attempt tells.
 func (b *Broker) probe(ctx context.Context, other metadata.Broker) controller.ProbeResult {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	conn, err := b.seams.Dial(ctx, "tcp", addressOf(other))
-	switch {
-	case err == nil:
-		_ = conn.Close() // nothing was sent
-		return controller.ProbeAccepted
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return controller.ProbeRefused
-	default:
-		return controller.ProbeNoAnswer
+	for {
+		conn, err := b.seams.Dial(ctx, "tcp", addressOf(other))
+		switch {
+		case errors.Is(err, syscall.ECONNREFUSED):
+			return controller.ProbeRefused
+		case err != nil:
+			return controller.ProbeNoAnswer
+		}
+		stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+		_, err = conn.Read(make([]byte, 1)) // nobody speaks first
+		stop()
+		_ = conn.Close()
+		if err == nil || ctx.Err() != nil {
+			return controller.ProbeAccepted
+		}
 	}
 }
 
