@@ -55,6 +55,7 @@ const (
 	PartitionPrefix = partitionPrefix
 	PendingPrefix   = pendingPrefix
 	DeletedPrefix   = deletedPrefix
+	RootPrefix      = rootPrefix
 )
 
 // Empty returns the image of an empty store.

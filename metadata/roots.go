@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -26,6 +27,10 @@ type Root struct {
 	Objects   int64            `json:"objects"`
 	Rev       int64            `json:"-"` // KV mod revision of the root's key, 0 where it does not exist
 }
+
+// ErrIntentGone says that a swap was refused because an intent of it does not exist any more: somebody who sweeps took its
+// broker for dead. It comes with kerr.FencedLeaderEpoch, and tells nothing about the leader epoch.
+var ErrIntentGone = errors.New("the intent is gone")
 
 // swapIntents is how many intents one swap may compare: that of the round and that of the attempt.
 const swapIntents = 2
@@ -178,8 +183,8 @@ func (s *Store) swapAlone(ctx context.Context, root *Root, covered []Cmp) error 
 	return fmt.Errorf("swap the manifest root of %s: %w", root.Log, errLostRace)
 }
 
-// stillCovered tells whether the intents of a swap exist. Only a newer incarnation of their broker takes them away before
-// their writer does.
+// stillCovered tells whether the intents of a swap exist. Before their writer takes them away only a sweep does, and only
+// where their broker has registered anew or is not registered any more (Intent.Dead).
 func (s *Store) stillCovered(ctx context.Context, covered []Cmp) error {
 	for _, c := range covered {
 		_, ok, err := s.kv.Get(ctx, c.Key)
@@ -187,7 +192,7 @@ func (s *Store) stillCovered(ctx context.Context, covered []Cmp) error {
 			return kvError(err, "read %s", c.Key)
 		}
 		if !ok {
-			return fmt.Errorf("%s is gone: %w", c.Key, kerr.FencedLeaderEpoch)
+			return fmt.Errorf("%s: %w: %w", c.Key, ErrIntentGone, kerr.FencedLeaderEpoch)
 		}
 	}
 	return nil
@@ -208,6 +213,21 @@ type Intent struct {
 	Broker  base.BrokerID `json:"broker"`
 	Epoch   int64         `json:"epoch"` // the broker's registration epoch
 	Objects []string      `json:"objects"`
+	Rev     int64         `json:"-"` // KV mod revision of the intent's key, of those that Intents lists
+}
+
+// Dead reports whether the incarnation of the broker that wrote the intent is over, as far as the image can tell: it has registered
+// anew, or is not registered any more. A broker that is fenced is not dead, it may be in the middle of an upload. The
+// image may be behind; what it says of the past is final all the same: epochs only grow, and a broker puts an intent after
+// its registration, so where the image is as new as the intent and does not show the broker, the broker is gone.
+//
+// To delete a dead intent is safe whatever its writer still does: no swap commits without it (SwapRoots).
+func (in *Intent) Dead(image *Image) bool {
+	b, registered := image.BrokerByID(in.Broker)
+	if registered {
+		return b.Epoch > in.Epoch
+	}
+	return in.Rev > 0 && in.Rev <= image.Revision()
 }
 
 // PutIntent records an intent; it is durable when this returns.
@@ -244,6 +264,7 @@ func (s *Store) Intents(ctx context.Context) ([]Intent, error) {
 		if err != nil {
 			return nil, err
 		}
+		in.Rev = kv.ModRevision
 		out = append(out, in)
 	}
 	return out, nil
