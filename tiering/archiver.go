@@ -101,49 +101,6 @@ func (t *Tiering) RunOnce(ctx context.Context) (int, error) {
 	return settled + n, err
 }
 
-// admit drops what is tiered already (an earlier commit whose outcome was unknown) and what does not continue its log.
-func (t *Tiering) admit(ctx context.Context, ranges []SealedRange) (todo []SealedRange, settled int, err error) {
-	ends := map[base.LogID]base.Offset{}
-	refused := map[base.LogID]bool{}
-	for _, r := range ranges {
-		end, seen := ends[r.Log]
-		gap := seen && r.Base > end
-		if !seen {
-			st, _ := t.roots.get(r.Log)
-			if st.verified < r.LeaderEpoch {
-				if err := t.Refresh(ctx, r.Log, r.LeaderEpoch); err != nil {
-					return nil, settled, err
-				}
-				st, _ = t.roots.get(r.Log)
-			}
-			end = st.root.TieredEnd
-			refused[r.Log] = st.retryAt.After(t.o.Clock.Now())
-			// What lies between the tiered end and the range was deleted (it is below the log start), or the range is not next.
-			gap = r.Base > max(end, r.LogStart)
-		}
-		switch {
-		case refused[r.Log]:
-			continue
-		case r.End <= r.LogStart: // deleted before it was tiered: nothing of it may be read any more
-			t.o.Source.Tiered(r.Log, r.LeaderEpoch, r.End)
-			settled++
-			end = r.End
-		case r.End <= end: // tiered, by a commit whose outcome was unknown or by a leader before us
-			t.o.Source.Tiered(r.Log, r.LeaderEpoch, end)
-			settled++
-		case gap:
-			refused[r.Log] = true
-			t.o.Logger.Error("sealed range does not continue its log", slog.String("partition", r.TP.String()), slog.Int64("base", int64(r.Base)), slog.Int64("end", int64(end)))
-		default:
-			r.Base = max(r.Base, end) // a leader before us had other borders, of the same batches
-			todo = append(todo, r)
-			end = r.End
-		}
-		ends[r.Log] = end
-	}
-	return todo, settled, nil
-}
-
 // uploadAndCommit does the work of a round whose intent is durable.
 func (t *Tiering) uploadAndCommit(ctx context.Context, jobs []job, names []commitNames) (int, error) {
 	results := make([][]uploaded, len(jobs))

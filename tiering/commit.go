@@ -31,12 +31,14 @@ type change struct {
 	end     base.Offset
 	count   int
 
-	done    bool
-	err     error
-	old     metadata.Root
-	next    *manifest.Manifest
-	archive *manifest.Archive // to be spilled
-	dropped manifest.Dropped
+	done bool
+	err  error
+	old  metadata.Root
+	// oldestTs goes with old; the watch may show the new root before its swap is answered.
+	oldestTs int64
+	next     *manifest.Manifest
+	archive  *manifest.Archive // to be spilled
+	dropped  manifest.Dropped
 }
 
 // settle ends a change. The error is nil where it is committed.
@@ -121,14 +123,12 @@ func (t *Tiering) attempt(ctx context.Context, changes []*change, names commitNa
 
 // prepare loads what is current and applies the change to it.
 func (t *Tiering) prepare(ctx context.Context, c *change) error {
-	st, _ := t.roots.get(c.log)
-	if st.verified < c.epoch {
-		if err := t.Refresh(ctx, c.log, c.epoch); err != nil {
-			return err
-		}
-		st, _ = t.roots.get(c.log)
+	st, err := t.current(ctx, c.log, c.epoch)
+	if err != nil {
+		return err
 	}
 	if st.root.Object != "" && st.root.Epoch > c.epoch {
+		t.roots.fence(c.log, c.epoch)
 		t.fenced(c, fmt.Errorf("commit manifest of %s under epoch %d, root has %d: %w", c.log, c.epoch, st.root.Epoch, kerr.FencedLeaderEpoch))
 		return nil
 	}
@@ -142,7 +142,7 @@ func (t *Tiering) prepare(ctx context.Context, c *change) error {
 	if err != nil {
 		return err
 	}
-	c.old = st.root
+	c.old, c.oldestTs = st.root, st.oldestTs
 	c.next, c.dropped, err = c.apply(ctx, m)
 	switch {
 	case errors.Is(err, errNothingToDo):
@@ -249,22 +249,24 @@ func (t *Tiering) concluded(ctx context.Context, c *change, root metadata.Root, 
 		case rerr != nil: // it stays open
 		case ok && current.Object == root.Object && current.Pos == root.Pos:
 			t.committed(c, current)
-		case errors.Is(err, kerr.FencedLeaderEpoch) && (!ok || current.Rev == c.old.Rev):
-			t.fenced(c, fmt.Errorf("commit manifest of %s under epoch %d: %w", c.log, c.epoch, err)) // the epoch moved on, not the root
+		case errors.Is(err, kerr.FencedLeaderEpoch) && (!ok || current.Rev == c.old.Rev || current.Epoch > c.epoch):
+			if !errors.Is(err, metadata.ErrIntentGone) { // then it is the leader epoch that moved on
+				t.roots.fence(c.log, c.epoch)
+			}
+			t.fenced(c, fmt.Errorf("commit manifest of %s under epoch %d: %w", c.log, c.epoch, err))
 		}
 	}
 }
 
 // committed records a durable commit and what it let go of.
 func (t *Tiering) committed(c *change, root metadata.Root) {
-	before, _ := t.roots.get(c.log)
 	t.roots.set(root, c.epoch)
 	t.manifests.put(manifest.ArchiveKey{Object: root.Object, Pos: root.Pos}, c.next)
 	switch {
 	case len(c.next.Archives) == 0 && len(c.next.Entries) > 0:
 		t.roots.setOldest(c.log, root.Object, c.next.Entries[0].MaxTimestamp)
 	case len(c.dropped.Entries) == 0:
-		t.roots.setOldest(c.log, root.Object, before.oldestTs)
+		t.roots.setOldest(c.log, root.Object, c.oldestTs)
 	}
 	now := t.o.Clock.Now()
 	if c.old.Object != "" {

@@ -31,6 +31,7 @@ type Bucket interface {
 // Meta is what tiering needs of the metadata store; *metadata.Store satisfies it.
 type Meta interface {
 	Image() *metadata.Image
+	WatchRoots() *metadata.RootWatch
 	Roots(ctx context.Context) (map[base.LogID]metadata.Root, error)
 	Root(ctx context.Context, log base.LogID) (metadata.Root, bool, error)
 	SwapRoots(ctx context.Context, roots []*metadata.Root, intents ...string) []error
@@ -45,7 +46,12 @@ type Options struct {
 	Cache  *cache.Cache // block cache of cold reads over the same bucket; nil: reads go past it
 	Meta   Meta
 	// Source of sealed ranges. Nil: nothing is archived, the Tiering only reads and drops.
-	Source      Source
+	Source Source
+	// OnRoot hears of every root, whoever committed it: of all that there are before Follow and Start return, then of each
+	// new one, in the order of the commits, from one goroutine, which it must not hold up. Everything below root.TieredEnd may
+	// be trimmed (I5), and nothing below root.Start is read any more. What this broker commits itself comes here too, before
+	// or after Source.Tiered. Nil: nobody wants to know.
+	OnRoot      func(root metadata.Root)
 	BrokerID    base.BrokerID
 	BrokerEpoch int64 // registration epoch of this incarnation: stands in intents
 

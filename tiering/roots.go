@@ -17,9 +17,15 @@ import (
 type logState struct {
 	turn chan struct{} // one slot: whoever put into it is the log's only committer; held across I/O, unlike a mutex
 	root metadata.Root // zero Object: the log has no root
-	// verified is the leader epoch under which root was read or committed: nobody of an older epoch can have swapped it
-	// since. NoLeaderEpoch: read it again before building on it.
+	// verified is a leader epoch that had begun when root was read, committed, or seen by the watch: nobody of an older epoch
+	// can have swapped it since. NoLeaderEpoch: read it again before building on it.
 	verified base.LeaderEpoch
+	// doubtful says that the outcome of a swap from here is unknown: root may be older than the one that it made, whatever the
+	// watch has shown. Only reading it settles that.
+	doubtful bool
+	// fenced is the newest leader epoch of which a commit was refused because a newer one had begun: none of it succeeds any
+	// more, and what is uploaded for it is garbage. The image tells that only a little later.
+	fenced   base.LeaderEpoch
 	lastSeq  int64     // the highest that was ever attempted
 	oldestTs int64     // largest timestamp of the oldest segment, unknownTs before its manifest was seen
 	retryAt  time.Time // nothing is archived before; set where the manifest is damaged
@@ -36,6 +42,8 @@ type roots struct {
 	mu struct {
 		sync.RWMutex
 		logs map[base.LogID]*logState
+		// seen is the revision up to which the watch has shown every change (follow.go), 0 without a watch.
+		seen int64
 	}
 }
 
@@ -49,7 +57,7 @@ func newRoots() *roots {
 func (r *roots) state(log base.LogID) *logState {
 	st, ok := r.mu.logs[log]
 	if !ok {
-		st = &logState{turn: make(chan struct{}, 1), verified: base.NoLeaderEpoch, oldestTs: unknownTs}
+		st = &logState{turn: make(chan struct{}, 1), verified: base.NoLeaderEpoch, fenced: base.NoLeaderEpoch, oldestTs: unknownTs}
 		r.mu.logs[log] = st
 	}
 	return st
@@ -61,7 +69,7 @@ func (r *roots) get(log base.LogID) (st logState, ok bool) {
 	defer r.mu.RUnlock()
 	p, ok := r.mu.logs[log]
 	if !ok {
-		return logState{verified: base.NoLeaderEpoch, oldestTs: unknownTs}, false
+		return logState{verified: base.NoLeaderEpoch, fenced: base.NoLeaderEpoch, oldestTs: unknownTs}, false
 	}
 	return *p, p.root.Object != ""
 }
@@ -71,20 +79,69 @@ func (r *roots) set(root metadata.Root, verified base.LeaderEpoch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	st := r.state(root.Log)
-	if root.Rev >= st.root.Rev {
-		if root.Object != st.root.Object {
-			st.oldestTs = unknownTs
-		}
-		st.root, st.verified = root, max(st.verified, verified)
-		st.lastSeq = max(st.lastSeq, root.Seq)
+	// What is new here and not to the watch is a root that came and went.
+	if root.Rev <= st.root.Rev || root.Rev > r.mu.seen {
+		st.replace(root)
 	}
+	st.verified, st.doubtful = max(st.verified, verified), false
+}
+
+// replace makes root the log's, unless a newer one is known. It needs the lock for writing.
+func (st *logState) replace(root metadata.Root) {
+	if root.Rev < st.root.Rev {
+		return
+	}
+	if root.Object != st.root.Object {
+		st.oldestTs = unknownTs
+	}
+	st.root = root
+	st.lastSeq = max(st.lastSeq, root.Seq)
+}
+
+// observe takes over what the watch shows.
+func (r *roots) observe(u metadata.RootUpdate) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range u.Changes {
+		if c.Gone {
+			r.drop(c.Log)
+		} else {
+			r.state(c.Log).replace(c.Root)
+		}
+	}
+	r.mu.seen = max(r.mu.seen, u.Revision)
+}
+
+// prove reports whether what is known of a log was so under a leader epoch that had begun at a revision, or later: whatever
+// leaders of older epochs committed, they did below that revision, where the compare of SwapRoots with the partition's key
+// (I4) still held, and the watch has shown it.
+func (r *roots) prove(log base.LogID, epoch base.LeaderEpoch, began int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.mu.seen < began {
+		return false
+	}
+	st := r.state(log)
+	if !st.doubtful {
+		st.verified = max(st.verified, epoch)
+	}
+	return !st.doubtful
 }
 
 // doubt makes the next committer read the root again.
 func (r *roots) doubt(log base.LogID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.state(log).verified = base.NoLeaderEpoch
+	st := r.state(log)
+	st.verified, st.doubtful = base.NoLeaderEpoch, true
+}
+
+// fence notes that no commit of a leader epoch succeeds any more.
+func (r *roots) fence(log base.LogID, epoch base.LeaderEpoch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st := r.state(log)
+	st.fenced = max(st.fenced, epoch)
 }
 
 // postpone keeps a log from being archived for a while.
@@ -94,12 +151,23 @@ func (r *roots) postpone(log base.LogID, until time.Time) {
 	r.state(log).retryAt = until
 }
 
-// forget removes a log whose root is gone.
-func (r *roots) forget(log base.LogID) {
+// forget removes the root of a log that was found to have none, unless it got another one than that of a revision meanwhile.
+func (r *roots) forget(log base.LogID, rev int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if st, ok := r.mu.logs[log]; ok {
-		st.root, st.verified = metadata.Root{}, base.NoLeaderEpoch
+	if st, ok := r.mu.logs[log]; ok && st.root.Rev == rev {
+		st.root, st.oldestTs = metadata.Root{}, unknownTs
+	}
+}
+
+// drop removes a deleted log. It needs the lock for writing.
+func (r *roots) drop(log base.LogID) {
+	switch st, ok := r.mu.logs[log]; {
+	case !ok:
+	case len(st.turn) == 0:
+		delete(r.mu.logs, log)
+	default: // a committer is about to be refused
+		st.root, st.oldestTs = metadata.Root{}, unknownTs
 	}
 }
 
@@ -175,24 +243,88 @@ func (t *Tiering) ledEpoch(img *metadata.Image, log base.LogID) base.LeaderEpoch
 func (t *Tiering) Forget(log base.LogID) {
 	t.roots.mu.Lock()
 	defer t.roots.mu.Unlock()
-	if st, ok := t.roots.mu.logs[log]; ok && len(st.turn) == 0 { // else a committer is about to be refused
-		delete(t.roots.mu.logs, log)
-	}
+	t.roots.drop(log)
 }
 
-// Refresh reads the root of a log again. The broker calls it when it becomes the log's leader, with the new epoch, before
-// it serves the log.
+// Root returns the root of a log from memory; ok is false where it has none. The watch keeps it current (Follow).
+func (t *Tiering) Root(log base.LogID) (root metadata.Root, ok bool) {
+	st, ok := t.roots.get(log)
+	return st.root, ok
+}
+
+// Refresh reads the root of a log again, under a leader epoch that has begun, or NoLeaderEpoch where none is known to have.
 func (t *Tiering) Refresh(ctx context.Context, log base.LogID, epoch base.LeaderEpoch) error {
+	before, _ := t.roots.get(log)
 	root, ok, err := t.o.Meta.Root(ctx, log)
 	if err != nil {
 		return fmt.Errorf("read manifest root of %s: %w", log, err)
 	}
+	t.readAgain(log, before.root.Rev, root, ok, epoch)
+	return nil
+}
+
+// readAgain records what a log's root was found to be; before is the revision of the one known then.
+func (t *Tiering) readAgain(log base.LogID, before int64, root metadata.Root, ok bool, epoch base.LeaderEpoch) {
 	if !ok {
-		root = metadata.Root{Log: log}
-		t.roots.forget(log)
+		root = metadata.Root{}
+		t.roots.forget(log, before)
 	}
 	root.Log = log
 	t.roots.set(root, epoch)
+}
+
+// current answers what is known of a log whose leader is of an epoch. It is read again where leaders before it may have
+// committed since.
+func (t *Tiering) current(ctx context.Context, log base.LogID, epoch base.LeaderEpoch) (logState, error) {
+	if !t.verified(log, epoch) {
+		if err := t.Refresh(ctx, log, epoch); err != nil {
+			return logState{}, err
+		}
+	}
+	st, _ := t.roots.get(log)
+	return st, nil
+}
+
+// verified reports whether no leader older than an epoch can have committed since what is known of the log was so.
+func (t *Tiering) verified(log base.LogID, epoch base.LeaderEpoch) bool {
+	if st, _ := t.roots.get(log); st.verified >= epoch {
+		return true
+	}
+	img := t.o.Meta.Image()
+	if img == nil {
+		return false
+	}
+	p, _, ok := img.Log(log)
+	return ok && p.LeaderEpoch >= epoch && t.roots.prove(log, p.LeaderEpoch, p.Rev)
+}
+
+// refreshOneByOne is how many roots are read each with its own request; of more, all are listed at once: leadership of
+// thousands of partitions may come in one moment.
+const refreshOneByOne = 8
+
+// refreshMany reads the roots of logs again, each under its epoch.
+func (t *Tiering) refreshMany(ctx context.Context, epochs map[base.LogID]base.LeaderEpoch) error {
+	if len(epochs) <= refreshOneByOne {
+		for log, epoch := range epochs {
+			if err := t.Refresh(ctx, log, epoch); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	before := map[base.LogID]int64{}
+	for log := range epochs {
+		st, _ := t.roots.get(log)
+		before[log] = st.root.Rev
+	}
+	all, err := t.o.Meta.Roots(ctx)
+	if err != nil {
+		return fmt.Errorf("read manifest roots of %d logs: %w", len(epochs), err)
+	}
+	for log, epoch := range epochs {
+		root, ok := all[log]
+		t.readAgain(log, before[log], root, ok, epoch)
+	}
 	return nil
 }
 

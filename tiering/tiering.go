@@ -29,13 +29,16 @@ type SealedRange struct {
 
 // Source is where sealed ranges come from; ingest satisfies it.
 type Source interface {
-	// Sealed lists, oldest seal first, ranges that are ready: per log the next one after its tiered end and those that follow.
+	// Sealed lists, oldest seal first, ranges that are ready: per log the next one after its tiered end and those that follow. A
+	// leader before us may have cut the same batches elsewhere: the first may begin below the tiered end, or at it in the
+	// middle of a range of the source.
 	Sealed(maxBytes int64) []SealedRange
 	// SealedC is signalled when there may be more.
 	SealedC() <-chan struct{}
 	// ReadSealed yields the range's batches in order, whole batches, exactly [Base, End).
 	ReadSealed(ctx context.Context, r SealedRange, emit func(record.Batch) error) error
-	// Tiered is called after the manifest that names everything below end was committed (I5).
+	// Tiered is called after the manifest that names everything below end was committed (I5), by this broker or another: a
+	// source that offers what is tiered hears of it here. Calls with an end below an earlier one change nothing.
 	Tiered(log base.LogID, epoch base.LeaderEpoch, end base.Offset)
 }
 
@@ -76,19 +79,19 @@ func New(o Options) (*Tiering, error) {
 	return t, nil
 }
 
-// Start reads all roots with one request and starts the archiver. It does not need the bucket (I13).
+// Start follows the roots and starts the archiver. It does not need the bucket (I13).
 func (t *Tiering) Start(ctx context.Context) error {
-	if err := t.LoadRoots(ctx); err != nil {
+	if err := t.Follow(ctx); err != nil {
 		return err
 	}
-	t.group = service.NewGroup(context.WithoutCancel(ctx))
 	if t.o.Source != nil {
 		t.group.Go(t.run)
 	}
 	return nil
 }
 
-// Stop ends the archiver in the middle of what it does: what it did not commit is uploaded again after the next start.
+// Stop ends the archiver in the middle of what it does: what it did not commit is uploaded again after the next start, or by
+// another leader.
 func (t *Tiering) Stop() {
 	if t.group != nil {
 		t.group.Stop()

@@ -91,6 +91,9 @@ func (b *Bench) Image() *metadata.Image { return nil }
 // Roots implements tiering.Meta.
 func (b *Bench) Roots(context.Context) (map[base.LogID]metadata.Root, error) { return nil, nil }
 
+// WatchRoots implements tiering.Meta. There is none: a Bench is not for Start.
+func (b *Bench) WatchRoots() *metadata.RootWatch { return nil }
+
 // Root implements tiering.Meta.
 func (b *Bench) Root(context.Context, base.LogID) (metadata.Root, bool, error) {
 	b.mu.Lock()
