@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/metadata/memkv"
 	"github.com/varvelog/varve/objstore"
 )
@@ -24,14 +25,15 @@ const (
 	FailAfter               // it takes effect and its reply is lost
 	CrashBefore             // as FailBefore, and the process is gone
 	CrashAfter              // as FailAfter, and the process is gone
+	Pass                    // nothing goes wrong: for a Hook
 )
 
-// Modes lists all of them.
+// Modes lists those that go wrong.
 var Modes = []Mode{FailBefore, FailAfter, CrashBefore, CrashAfter}
 
 // String names the mode in test names.
 func (m Mode) String() string {
-	return [...]string{"fail", "lost-reply", "crash-before", "crash-after"}[m]
+	return [...]string{"fail", "lost-reply", "crash-before", "crash-after", "pass"}[m]
 }
 
 // Faults counts the operations of bucket and metadata KV together and breaks one of them. The zero value breaks none.
@@ -45,14 +47,46 @@ type Faults struct {
 		down    bool
 		refused int
 		ops     []string
+		hook    func()
+		due     bool // the chosen operation came
 	}
+}
+
+// Hook makes fn run at the chosen operation: before it where it does not happen, else after it, and before its reply.
+// Arm comes first. What fn does through the same Faults is not counted.
+func (f *Faults) Hook(fn func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mu.hook = fn
+}
+
+// hooked takes the hook if it is its turn.
+func (f *Faults) hooked() func() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fn := f.mu.hook
+	if !f.mu.due || fn == nil {
+		return func() {}
+	}
+	f.mu.hook = nil
+	return func() {
+		f.pause(true)
+		fn()
+		f.pause(false)
+	}
+}
+
+func (f *Faults) pause(paused bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mu.armed = !paused
 }
 
 // Arm makes the n-th operation from now on (from 1) go wrong.
 func (f *Faults) Arm(at int, mode Mode) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.mu.armed, f.mu.at, f.mu.mode, f.mu.n, f.mu.crashed, f.mu.ops = true, at, mode, 0, false, nil
+	f.mu.armed, f.mu.at, f.mu.mode, f.mu.n, f.mu.crashed, f.mu.ops, f.mu.hook, f.mu.due = true, at, mode, 0, false, nil, nil, false
 }
 
 // Disarm ends counting and, after a crash, lets operations through again. It reports whether the chosen operation came.
@@ -104,6 +138,10 @@ func (f *Faults) step(op string) memkv.Outcome {
 	if f.mu.n != f.mu.at {
 		return memkv.Proceed
 	}
+	f.mu.due = true
+	if f.mu.mode == Pass {
+		return memkv.Proceed
+	}
 	f.mu.crashed = f.mu.mode == CrashBefore || f.mu.mode == CrashAfter
 	if f.mu.mode == FailBefore || f.mu.mode == CrashBefore {
 		return memkv.FailBefore
@@ -119,14 +157,49 @@ type Bucket struct {
 
 func do[T any](f *Faults, op string, fn func() (T, error)) (T, error) {
 	var zero T
-	switch f.step(op) {
-	case memkv.FailBefore:
-		return zero, ErrInjected
-	case memkv.FailAfter:
-		_, _ = fn()
+	outcome := f.step(op)
+	if outcome == memkv.FailBefore {
+		f.hooked()()
 		return zero, ErrInjected
 	}
-	return fn()
+	hook := f.hooked()
+	v, err := fn()
+	hook()
+	if outcome == memkv.FailAfter {
+		return zero, ErrInjected
+	}
+	return v, err
+}
+
+// faultyKV breaks the operations of a KV as one of several brokers sees it.
+type faultyKV struct {
+	metadata.KV
+	f *Faults
+}
+
+// Get implements metadata.KV.
+func (k faultyKV) Get(ctx context.Context, key string) (kv metadata.KeyValue, ok bool, err error) {
+	kv, err = do(k.f, "kv get", func() (metadata.KeyValue, error) {
+		var err error
+		kv, ok, err = k.KV.Get(ctx, key)
+		return kv, err
+	})
+	return kv, ok && err == nil, err
+}
+
+// List implements metadata.KV.
+func (k faultyKV) List(ctx context.Context, prefix string) (kvs []metadata.KeyValue, revision int64, err error) {
+	kvs, err = do(k.f, "kv list", func() ([]metadata.KeyValue, error) {
+		var err error
+		kvs, revision, err = k.KV.List(ctx, prefix)
+		return kvs, err
+	})
+	return kvs, revision, err
+}
+
+// Txn implements metadata.KV.
+func (k faultyKV) Txn(ctx context.Context, cmps []metadata.Cmp, ops []metadata.Op) (metadata.TxnResult, error) {
+	return do(k.f, "kv txn", func() (metadata.TxnResult, error) { return k.KV.Txn(ctx, cmps, ops) })
 }
 
 // Get implements objstore.Reader.
