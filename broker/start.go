@@ -185,6 +185,7 @@ func (b *Broker) startTiering(ctx context.Context) (err error) {
 	mem, cfg := split(b.cfg.Memory), b.meta.Image().Broker()
 	b.tiering, err = tiering.New(tiering.Options{
 		Bucket: b.bucket, Cache: b.cache, Meta: b.meta, Source: source{b.ingest},
+		OnRoot:   func(r metadata.Root) { b.ingest.Tiered(r.Log, r.TieredEnd) },
 		BrokerID: base.BrokerID(b.cfg.NodeID), BrokerEpoch: b.epoch,
 		MaxUploads: cfg.TieringUploads, UploadBytes: mem.uploads, MaxObjectBytes: cfg.TieringSegmentBytes,
 		Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter, Tracer: b.telemetry.Tracer,
@@ -200,17 +201,14 @@ func (b *Broker) startTiering(ctx context.Context) (err error) {
 }
 
 // tieredTail is where a log goes on that has nothing hot. Ingest may ask before tiering has started.
-func (b *Broker) tieredTail(ctx context.Context, log base.LogID) (ingest.FollowerStart, error) {
+func (b *Broker) tieredTail(ctx context.Context, log base.LogID, atLeast base.Offset) (ingest.FollowerStart, error) {
 	select {
 	case <-b.tiered:
 	case <-ctx.Done():
 		return ingest.FollowerStart{}, ctx.Err()
 	}
-	bounds, ok := b.tiering.Reader().Bounds(log)
-	if !ok {
-		return ingest.FollowerStart{}, nil
-	}
-	return ingest.FollowerStart{At: bounds.End}, nil
+	t, err := b.tiering.Reader().Tail(ctx, log, atLeast)
+	return ingest.FollowerStart{At: t.End, LogStart: t.Start, Epochs: t.Epochs, Producers: t.Producers}, err
 }
 
 func (b *Broker) stopTiering(context.Context) error {

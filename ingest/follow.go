@@ -40,6 +40,7 @@ type FollowerWrite struct {
 // FollowerStart is where a log goes on that has nothing hot: the end of the tiered range, with what is known there.
 type FollowerStart struct {
 	At        base.Offset
+	LogStart  base.Offset // what is below is deleted
 	Epochs    []base.EpochStart
 	Producers []byte // a snapshot as in the row of a sealed range; empty: none
 }

@@ -20,8 +20,9 @@ type Replication struct {
 	BrokerEpoch int64 // of this registration
 	// Dial connects to the Kafka listener of a broker, ready for requests.
 	Dial func(ctx context.Context, leader base.BrokerID) (net.Conn, error)
-	// Tail is the end of the tiered range of a log and what is known there; where nothing is tiered, the zero value.
-	Tail func(ctx context.Context, log base.LogID) (FollowerStart, error)
+	// Tail is the end of the tiered range of a log and what is known there; where nothing is tiered, the zero value. Everything
+	// below atLeast is known to be tiered or deleted.
+	Tail func(ctx context.Context, log base.LogID, atLeast base.Offset) (FollowerStart, error)
 	// Settings from the broker's configuration; zero fields take the defaults of replica.Options.
 	MaxWait                     time.Duration // replica.fetch.wait.max.ms
 	MinBytes                    int32         // replica.fetch.min.bytes
@@ -248,16 +249,16 @@ func (r *replicator) StartOver(ctx context.Context, id replica.ID, epoch base.Le
 	if !ok || p == nil {
 		return replica.LogState{}, errGone(log)
 	}
-	start, err := r.opts.Tail(ctx, log)
+	start, err := r.opts.Tail(ctx, log, max(leaderStart, p.tieredEnd()))
 	if err != nil {
 		return replica.LogState{}, fmt.Errorf("find the tiered end: %w", err)
 	}
 	if start.At < leaderStart {
-		start = FollowerStart{At: leaderStart, Epochs: start.Epochs}
+		start = FollowerStart{At: leaderStart, LogStart: leaderStart, Epochs: start.Epochs}
 	}
 	w := FollowerWrite{
 		Log: log, Epoch: epoch, StartOver: &start, TruncateTo: base.NoOffset,
-		HighWatermark: start.At, LogStart: max(leaderStart, 0),
+		HighWatermark: start.At, LogStart: max(leaderStart, start.LogStart),
 	}
 	if err := errors.Join(r.g.ApplyFollower(ctx, []FollowerWrite{w})...); err != nil {
 		return replica.LogState{}, err
@@ -268,6 +269,12 @@ func (r *replicator) StartOver(ctx context.Context, id replica.ID, epoch base.Le
 		return replica.LogState{}, errGone(log)
 	}
 	return state, nil
+}
+
+func (p *Partition) tieredEnd() base.Offset {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.tieredEnd
 }
 
 // followerState is the log as a fetcher has to know it; false where it does not follow in that epoch, or is out of service.
