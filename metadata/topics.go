@@ -329,8 +329,20 @@ func (i *Image) assignGrowth(t *Topic, count int32, assignment [][]base.BrokerID
 	return assignment, nil
 }
 
+// InternalFactor is the replication factor that an internal topic is configured to have, 0 for other topics.
+func (i *Image) InternalFactor(topic string) int {
+	switch b := i.Broker(); topic {
+	case ConsumerOffsetsTopic:
+		return int(b.OffsetsTopicReplicationFactor)
+	case TransactionStateTopic:
+		return int(b.TransactionTopicReplicationFactor)
+	}
+	return 0
+}
+
 // EnsureInternalTopic returns an internal topic, and creates it with Kafka's settings where it does not exist. Its
-// replication factor is the configured one, or the number of brokers where those are fewer.
+// replication factor is the configured one, or the number of brokers where those are fewer; the controller adds replicas when more
+// come.
 func (s *Store) EnsureInternalTopic(ctx context.Context, name string) (*Topic, error) {
 	image := s.Image()
 	if t, ok := image.Topic(name); ok {
@@ -340,16 +352,17 @@ func (s *Store) EnsureInternalTopic(ctx context.Context, name string) (*Topic, e
 	spec := TopicSpec{Name: name, Configs: map[string]string{"cleanup.policy": "compact", "compression.type": "producer"}}
 	switch name {
 	case ConsumerOffsetsTopic:
-		spec.Partitions, spec.ReplicationFactor = b.OffsetsTopicPartitions, b.OffsetsTopicReplicationFactor
+		spec.Partitions = b.OffsetsTopicPartitions
 		spec.Configs["segment.bytes"], _ = b.Get("offsets.topic.segment.bytes")
 	case TransactionStateTopic:
-		spec.Partitions, spec.ReplicationFactor = b.TransactionTopicPartitions, b.TransactionTopicReplicationFactor
+		spec.Partitions = b.TransactionTopicPartitions
 		spec.Configs["segment.bytes"], _ = b.Get("transaction.state.log.segment.bytes")
 		spec.Configs["min.insync.replicas"], _ = b.Get("transaction.state.log.min.isr")
 		spec.Configs["compression.type"] = "uncompressed"
 	default:
 		return nil, refuse(kerr.InvalidTopicException, "'%s' is not an internal topic.", name)
 	}
+	spec.ReplicationFactor = int16(image.InternalFactor(name))
 	if n := int16(len(image.carried())); n > 0 && spec.ReplicationFactor > n {
 		spec.ReplicationFactor = n
 	}

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -341,7 +342,15 @@ func (f *Fetcher) settled() {
 
 func (f *Fetcher) failed(p *pulled, err error) {
 	if p.later(&f.opts, f.opts.Clock.Now()) {
-		f.opts.Logger.Warn("partition cannot be fetched", slog.Int("leader", int(f.opts.Leader)),
+		level := slog.LevelWarn
+		for _, e := range []*kerr.Error{
+			kerr.NotLeaderForPartition, kerr.FencedLeaderEpoch, kerr.UnknownLeaderEpoch, kerr.UnknownTopicOrPartition, kerr.UnknownTopicID,
+		} {
+			if errors.Is(err, e) { // one of the two has not seen an image yet
+				level = slog.LevelDebug
+			}
+		}
+		f.opts.Logger.Log(context.Background(), level, "partition cannot be fetched", slog.Int("leader", int(f.opts.Leader)),
 			slog.String("topic_id", p.id.Topic.String()), slog.Int("partition", int(p.id.Partition)), slog.Any("err", err))
 	}
 }

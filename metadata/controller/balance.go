@@ -28,12 +28,16 @@ func PlanLeaders(states []State, c Cluster, limit int) []int {
 	return out[:min(limit, len(out))]
 }
 
-// PlanMoves returns reassignments, so many that not more than limit are under way: first those that empty draining brokers,
-// then those that spread replicas evenly over the live ones (which fills a new, empty broker), then, where the sets of
+// slack is the difference between two brokers' loads, the larger of which is given, that is left alone: a tenth, and at least a
+// few, so that what an operator has placed is not moved for nothing.
+func slack(load int) int { return max(8, load/10) }
+
+// PlanMoves returns reassignments, so many that not more than limit are under way: first those that give partitions the replicas
+// that factors asks for (by index, 0: as many as there are; nil: for all), then those that empty draining brokers, then those that spread replicas evenly over the live ones (which fills a new, empty broker), then, where the sets of
 // replicas are even, changes of the preferred leader alone. brokers are all that may hold replicas; what they carry is
 // counted here. No move puts the replicas of a partition on fewer racks.
-func PlanMoves(states []State, brokers []Broker, c Cluster, limit int) []Move {
-	p := planner{states: states, c: c, racks: map[base.BrokerID]string{}, left: limit}
+func PlanMoves(states []State, factors []int, brokers []Broker, c Cluster, limit int) []Move {
+	p := planner{states: states, c: c, racks: map[base.BrokerID]string{}, left: limit, moved: make([]bool, len(states))}
 	for _, b := range brokers {
 		p.racks[b.ID] = b.Rack
 		if c[b.ID] == Live {
@@ -48,6 +52,7 @@ func PlanMoves(states []State, brokers []Broker, c Cluster, limit int) []Move {
 			p.left--
 		}
 	}
+	p.grow(factors)
 	p.drain()
 	p.spread()
 	p.prefer()
@@ -62,7 +67,8 @@ type planner struct {
 	carried []Broker
 	targets [][]base.BrokerID
 	moves   []Move
-	left    int // moves that may still be made
+	moved   []bool // by index
+	left    int    // moves that may still be made
 }
 
 func (p *planner) broker(id base.BrokerID) *Broker {
@@ -89,13 +95,43 @@ func (p *planner) count(replicas []base.BrokerID, sign int) {
 func (p *planner) move(i int, target []base.BrokerID) {
 	p.count(p.targets[i], -1)
 	p.count(target, 1)
-	p.targets[i] = target
+	p.targets[i], p.moved[i] = target, true
 	p.moves = append(p.moves, Move{Index: i, Target: target})
 	p.left--
 }
 
 func (p *planner) movable(i int) bool {
-	return !p.states[i].Reassigning() && !slices.ContainsFunc(p.moves, func(m Move) bool { return m.Index == i })
+	return !p.states[i].Reassigning() && !p.moved[i]
+}
+
+// grow adds replicas where there are fewer than a factor asks for and a live broker has none.
+func (p *planner) grow(factors []int) {
+	for i := range factors {
+		missing := min(factors[i], len(p.carried)) - len(p.targets[i])
+		if missing <= 0 || p.left <= 0 || !p.movable(i) {
+			continue
+		}
+		target := slices.Clone(p.targets[i])
+		for range missing {
+			if b := pick(p.carried, target, p.racksOf(target, -1), false); b != nil {
+				target = append(target, b.ID)
+			}
+		}
+		if len(target) > len(p.targets[i]) {
+			p.move(i, target)
+		}
+	}
+}
+
+// racksOf counts the racks of replicas but for one.
+func (p *planner) racksOf(replicas []base.BrokerID, but int) map[string]int {
+	used := map[string]int{}
+	for n, id := range replicas {
+		if rack := p.racks[id]; n != but && rack != "" {
+			used[rack]++
+		}
+	}
+	return used
 }
 
 func (p *planner) drain() {
@@ -111,13 +147,7 @@ func (p *planner) drain() {
 			if p.c[id] != Draining {
 				continue
 			}
-			used := map[string]int{}
-			for other, kept := range target {
-				if rack := p.racks[kept]; other != n && rack != "" {
-					used[rack]++
-				}
-			}
-			if b := pick(p.carried, target, used, n == 0); b != nil {
+			if b := pick(p.carried, target, p.racksOf(target, n), n == 0); b != nil {
 				target[n] = b.ID
 			}
 		}
@@ -127,7 +157,7 @@ func (p *planner) drain() {
 	}
 }
 
-// spread moves single replicas from brokers that hold more to those that hold less, until they differ by one at most.
+// spread moves single replicas from brokers that hold more to those that hold less, until the difference is slack.
 func (p *planner) spread() {
 	for p.left > 0 && p.spreadOne() {
 	}
@@ -140,7 +170,7 @@ func (p *planner) spreadOne() bool {
 	})
 	for _, from := range byLoad {
 		for _, to := range slices.Backward(byLoad) {
-			if from.Replicas-to.Replicas <= 1 {
+			if from.Replicas-to.Replicas <= slack(from.Replicas) {
 				break
 			}
 			if p.shift(from, to) {
@@ -184,7 +214,7 @@ func (p *planner) keepsRacks(target []base.BrokerID, from, to Broker) bool {
 	return len(after) >= len(before)
 }
 
-// prefer exchanges the preferred leader with another replica while one broker is preferred by two more than another.
+// prefer exchanges the preferred leader with another replica while one broker is preferred by more than slack over another.
 func (p *planner) prefer() {
 	for i := range p.states {
 		if p.left <= 0 {
@@ -198,7 +228,7 @@ func (p *planner) prefer() {
 		best := 0
 		for n, id := range target {
 			b := p.broker(id)
-			if b == nil || first.Leaders-b.Leaders <= 1 {
+			if b == nil || first.Leaders-b.Leaders <= slack(first.Leaders) {
 				continue
 			}
 			if best == 0 || b.Leaders < p.broker(target[best]).Leaders {

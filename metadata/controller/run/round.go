@@ -248,10 +248,16 @@ func (c *Controller) rebalance(ctx context.Context) error {
 	c.balance = now.Add(c.opts.BalanceEvery)
 	image := c.opts.Store.Image()
 	cluster := c.cluster(image)
+	if image == c.balanced {
+		return nil // nothing came of it then
+	}
 	var partitions []*metadata.Partition
 	var states []controller.State
+	var factors []int
 	for _, t := range image.Topics() {
+		factor := image.InternalFactor(t.Name)
 		for n := range t.Partitions {
+			factors = append(factors, factor)
 			partitions = append(partitions, &t.Partitions[n])
 			states = append(states, t.Partitions[n].State())
 		}
@@ -269,9 +275,12 @@ func (c *Controller) rebalance(ctx context.Context) error {
 		}
 		return c.apply(ctx, changes) // moves of replicas wait until leaders are where they should be
 	}
-	for _, move := range controller.PlanMoves(states, candidates(image), cluster, c.opts.ReplicaMoves) {
+	for _, move := range controller.PlanMoves(states, factors, candidates(image), cluster, c.opts.ReplicaMoves) {
 		next, err := controller.Reassign(states[move.Index], move.Target, cluster, image.Rules(partitions[move.Index]))
 		plan(move.Index, next, err)
+	}
+	if len(changes) == 0 {
+		c.balanced = image
 	}
 	return c.apply(ctx, changes)
 }

@@ -26,11 +26,11 @@ type Options struct {
 	Probe func(ctx context.Context, b metadata.Broker) controller.ProbeResult
 	// SessionTimeout is broker.session.timeout.ms; default 9 s, as Kafka's.
 	SessionTimeout time.Duration
-	// BalanceEvery is how often leaders and replicas are balanced; default 5 s, negative: never.
+	// BalanceEvery is how often leaders and replicas are balanced; default 2 s, negative: never.
 	BalanceEvery time.Duration
 	// LeaderMoves bounds how many preferred leaders are restored in a round; default 500.
 	LeaderMoves int
-	// ReplicaMoves bounds how many reassignments that the controller starts are under way; default 50.
+	// ReplicaMoves bounds how many reassignments that the controller starts are under way; default 500.
 	ReplicaMoves int
 	// Clock defaults to the real one.
 	Clock clock.Clock
@@ -44,13 +44,13 @@ func (o *Options) EnsureDefaults() {
 		o.SessionTimeout = 9 * time.Second
 	}
 	if o.BalanceEvery == 0 {
-		o.BalanceEvery = 5 * time.Second
+		o.BalanceEvery = 2 * time.Second
 	}
 	if o.LeaderMoves == 0 {
 		o.LeaderMoves = 500
 	}
 	if o.ReplicaMoves == 0 {
-		o.ReplicaMoves = 50
+		o.ReplicaMoves = 500
 	}
 	if o.Clock == nil {
 		o.Clock = clock.Real{}
@@ -71,6 +71,7 @@ type Controller struct {
 	settled  *metadata.Image    // what the last complete pass over the partitions saw, nil: none
 	statuses controller.Cluster // and with which brokers
 	balance  time.Time          // when to balance next
+	balanced *metadata.Image    // that of the last look which found nothing to balance
 
 	mu struct {
 		sync.Mutex
