@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/varvelog/varve/cache"
@@ -82,6 +83,12 @@ func (b *Broker) stopQuorum(context.Context) error {
 		return nil
 	}
 	return b.quorum.Close()
+}
+
+// rackAware reports whether consumers are sent to replicas in their rack.
+func (b *Broker) rackAware() bool {
+	class, _ := b.meta.Image().Broker().Get("replica.selector.class")
+	return strings.HasSuffix(class, ".RackAwareReplicaSelector")
 }
 
 // replication is how this broker follows others.
@@ -171,7 +178,8 @@ func (b *Broker) startIngest(ctx context.Context) error {
 		ProducerExpiry: func() time.Duration {
 			return time.Duration(b.meta.Image().Broker().ProducerIDExpirationMs) * time.Millisecond
 		},
-		ReplicaLagMax: time.Duration(cfg.ReplicaLagTimeMaxMs) * time.Millisecond, Replication: b.replication(),
+		EagerHighWatermark: b.rackAware(),
+		ReplicaLagMax:      time.Duration(cfg.ReplicaLagTimeMaxMs) * time.Millisecond, Replication: b.replication(),
 		Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
 	})
 	if err != nil {
@@ -240,8 +248,9 @@ func (b *Broker) startFetch(context.Context) error {
 		ColdWait: func() time.Duration {
 			return time.Duration(b.meta.Image().Broker().RemoteFetchMaxWaitMs) * time.Millisecond
 		},
-		MaxBytes: func() int32 { return b.meta.Image().Broker().FetchMaxBytes },
-		Clock:    b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
+		MaxBytes:  func() int32 { return b.meta.Image().Broker().FetchMaxBytes },
+		RackAware: b.rackAware,
+		Clock:     b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
 	})
 	return nil
 }

@@ -42,6 +42,8 @@ type Options struct {
 	ColdLookupWait time.Duration
 	// ColdWait is how long a Fetch waits for the bucket (remote.fetch.max.wait.ms). Default 500 ms.
 	ColdWait func() time.Duration
+	// RackAware sends consumers to a replica in their rack (replica.selector.class). Default: never.
+	RackAware func() bool
 	// MaxBytes bounds one answer whatever the client asks (fetch.max.bytes). Default 57671680.
 	MaxBytes func() int32
 	Clock    clock.Clock
@@ -78,6 +80,9 @@ func New(opts Options) *Service {
 	if opts.MaxBytes == nil {
 		opts.MaxBytes = func() int32 { return 57671680 }
 	}
+	if opts.RackAware == nil {
+		opts.RackAware = func() bool { return false }
+	}
 	if opts.Clock == nil {
 		opts.Clock = clock.Real{}
 	}
@@ -112,7 +117,9 @@ type Request struct {
 	MinBytes      int32
 	MaxBytes      int32
 	ReadCommitted bool
-	NoZstd        bool // Fetch < 10: a zstd batch gives kerr.UnsupportedCompressionType
+	Follower      bool   // also partitions that this broker follows (KIP-392, Fetch >= 11)
+	Rack          string // of the consumer: with Options.RackAware it is sent to the replica there
+	NoZstd        bool   // Fetch < 10: a zstd batch gives kerr.UnsupportedCompressionType
 	Partitions    []PartitionRequest
 }
 
@@ -126,6 +133,7 @@ type PartitionResponse struct {
 	Bytes         int
 	Diverging     *base.EpochStart // KIP-595: epoch and end offset
 	Aborted       []AbortedTxn     // for ReadCommitted never nil
+	Preferred     base.BrokerID    // the replica to read from instead, -1 for none (KIP-392)
 }
 
 // AbortedTxn is an entry of a read-committed answer.
@@ -156,11 +164,11 @@ func (s *Service) read(ctx context.Context, r *Request) (out []PartitionResponse
 	parts := make([]*ingest.Partition, len(r.Partitions))
 	plans := make([]plan, len(r.Partitions))
 	for i := range r.Partitions {
-		parts[i], plans[i] = s.look(&r.Partitions[i], r.ReadCommitted, &out[i])
+		parts[i], plans[i] = s.look(r, &r.Partitions[i], &out[i])
 		if plans[i].from == sourceCold {
 			jobs = append(jobs, coldJob{i: i})
 		}
-		final = final || out[i].Err != nil || out[i].Diverging != nil
+		final = final || out[i].Err != nil || out[i].Diverging != nil || out[i].Preferred >= 0
 	}
 	s.readCold(ctx, r, jobs, parts, budget)
 	final = final || len(jobs) > 0 // as Kafka's DelayedRemoteFetch: what the bucket gave, or did not give in time, is the answer
@@ -196,44 +204,45 @@ func (s *Service) read(ctx context.Context, r *Request) (out []PartitionResponse
 }
 
 // look finds the partition and plans its read; what needs no read is answered in out.
-func (s *Service) look(r *PartitionRequest, readCommitted bool, out *PartitionResponse) (*ingest.Partition, plan) {
-	*out = PartitionResponse{Err: r.Err, HighWatermark: -1, LastStable: -1, LogStart: -1}
-	if readCommitted {
+func (s *Service) look(req *Request, r *PartitionRequest, out *PartitionResponse) (*ingest.Partition, plan) {
+	*out = PartitionResponse{Err: r.Err, HighWatermark: -1, LastStable: -1, LogStart: -1, Preferred: -1}
+	if req.ReadCommitted {
 		out.Aborted = []AbortedTxn{}
 	}
 	if out.Err != nil {
 		return nil, plan{}
 	}
-	p, err := s.partition(r)
+	p, err := s.partition(r, req.Follower)
+	var v ingest.View
 	if err == nil {
-		err = p.CheckEpoch(r.CurrentEpoch)
+		v, err = p.Serve(r.CurrentEpoch, req.Follower)
 	}
 	if err != nil {
 		out.Err = err
 		return nil, plan{}
 	}
-	v, err := p.View()
-	if err != nil {
-		out.Err = err
-		return nil, plan{}
-	}
-	pl := planPartition(v, r, readCommitted, p.EpochEnd)
+	pl := planPartition(v, r, req.ReadCommitted, p.EpochEnd)
 	if pl.err != nil {
 		out.Err = fmt.Errorf("fetch %s: %w", r.TP, pl.err)
 		return nil, plan{}
 	}
 	out.HighWatermark, out.LastStable, out.LogStart, out.Diverging = v.HighWatermark, v.LastStable, v.LogStart, pl.diverging
+	if req.Rack != "" && pl.diverging == nil && s.opts.RackAware() {
+		if out.Preferred = p.Nearest(req.Rack, r.Offset); out.Preferred >= 0 {
+			return p, plan{}
+		}
+	}
 	return p, pl
 }
 
-func (s *Service) partition(r *PartitionRequest) (*ingest.Partition, error) {
+func (s *Service) partition(r *PartitionRequest, follower bool) (*ingest.Partition, error) {
 	if !r.TopicID.IsZero() {
 		t, ok := s.opts.Meta.Image().Topic(r.TP.Topic)
 		if !ok || t.ID != r.TopicID {
 			return nil, fmt.Errorf("fetch %s: topic id %s: %w", r.TP, r.TopicID, kerr.UnknownTopicID)
 		}
 	}
-	return s.opts.Ingest.Partition(r.TP)
+	return s.opts.Ingest.Served(r.TP, follower)
 }
 
 // fill puts batches into the answer within what is left of the budget; the first partition with data may exceed it.
@@ -242,7 +251,7 @@ func (s *Service) fill(out *PartitionResponse, r *Request, i int, bs []record.Ba
 		if isPatience(err) {
 			return 0 // answered empty: the client asks again, and the read goes on into the cache
 		}
-		*out = PartitionResponse{Err: fmt.Errorf("fetch %s at %d: %w", r.Partitions[i].TP, r.Partitions[i].Offset, err), HighWatermark: -1, LastStable: -1, LogStart: -1, Aborted: out.Aborted}
+		*out = PartitionResponse{Err: fmt.Errorf("fetch %s at %d: %w", r.Partitions[i].TP, r.Partitions[i].Offset, err), HighWatermark: -1, LastStable: -1, LogStart: -1, Preferred: -1, Aborted: out.Aborted}
 		return 0
 	}
 	limit := min(int(r.Partitions[i].MaxBytes), left)
@@ -254,7 +263,7 @@ func (s *Service) fill(out *PartitionResponse, r *Request, i int, bs []record.Ba
 			if out.Bytes > 0 {
 				break // what lies before it can be read
 			}
-			*out = PartitionResponse{Err: fmt.Errorf("fetch %s: zstd needs fetch version 10: %w", r.Partitions[i].TP, kerr.UnsupportedCompressionType), HighWatermark: -1, LastStable: -1, LogStart: -1, Aborted: out.Aborted}
+			*out = PartitionResponse{Err: fmt.Errorf("fetch %s: zstd needs fetch version 10: %w", r.Partitions[i].TP, kerr.UnsupportedCompressionType), HighWatermark: -1, LastStable: -1, LogStart: -1, Preferred: -1, Aborted: out.Aborted}
 			return 0
 		}
 		out.Batches = append(out.Batches, b)

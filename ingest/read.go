@@ -45,6 +45,10 @@ type View struct {
 func (p *Partition) View() (View, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.viewLocked(), p.errLocked()
+}
+
+func (p *Partition) viewLocked() View {
 	m := &p.mu
 	v := View{
 		LogStart: m.logStart, HotStart: m.hotStart, TieredEnd: m.tieredEnd,
@@ -54,7 +58,7 @@ func (p *Partition) View() (View, error) {
 	if start, ok := m.tail.start(); ok {
 		v.Served = min(v.Served, start)
 	}
-	return v, p.errLocked()
+	return v
 }
 
 // ReadHot returns whole batches of the tail or of Pebble, from the one that contains from, none that reaches upTo or

@@ -14,6 +14,8 @@ import (
 //
 //   - Sessions (KIP-227) from v7: session.go. Errors 70, 71 and 106 are top-level, without topics.
 //   - v13 names topics by id; one that is unknown is 100 for each of its partitions and stays in the session.
+//   - Consumers may read from followers (KIP-392): v11 and later are served by any replica, and told the one in their rack where
+//     replica.selector.class is the RackAwareReplicaSelector.
 //   - The bytes that a Fetch may return are bounded by fetch.max.bytes and by what Limits.FetchMemoryBytes has left.
 //   - Brokers (replica id >= 0) follow with v15 and later, in sessions of their own: package fetch, FetchFollower. Older versions
 //     are refused with 9.
@@ -39,6 +41,8 @@ func handleFetch(s *Server, ctx context.Context, r *request) (kmsg.Response, err
 		MaxBytes:      int32(s.fetched.grant(int64(min(req.MaxBytes, s.opts.Limits.FetchMaxBytes)))),
 		ReadCommitted: req.IsolationLevel == 1,
 		NoZstd:        req.Version < 10,
+		Follower:      req.Version >= 11,
+		Rack:          req.Rack,
 		Partitions:    make([]fetch.PartitionRequest, len(fc.parts)),
 	}
 	fr.MinBytes = min(fr.MinBytes, fr.MaxBytes)
@@ -94,7 +98,7 @@ func (s *Server) fillFetch(r *request, resp *fetchResponse, fc *fetchContext, re
 		n := len(resp.Topics) - 1
 		out := kmsg.NewFetchResponseTopicPartition()
 		out.Partition = p.partition
-		out.PreferredReadReplica = -1
+		out.PreferredReadReplica = int32(res.Preferred)
 		out.HighWatermark = -1
 		if res.Err != nil {
 			out.ErrorCode = r.code(res.Err)

@@ -29,7 +29,7 @@ type instantFetch struct {
 func (f *instantFetch) Fetch(_ context.Context, r *fetch.Request) []fetch.PartitionResponse {
 	out := make([]fetch.PartitionResponse, len(r.Partitions))
 	for i := range out {
-		out[i] = fetch.PartitionResponse{HighWatermark: 100, LastStable: 100, Batches: f.batches}
+		out[i] = fetch.PartitionResponse{HighWatermark: 100, LastStable: 100, Preferred: -1, Batches: f.batches}
 	}
 	return out
 }

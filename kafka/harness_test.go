@@ -377,7 +377,7 @@ func (f *fakeFetch) Fetch(ctx context.Context, r *fetch.Request) []fetch.Partiti
 	f.mu.Unlock()
 	out := make([]fetch.PartitionResponse, len(r.Partitions))
 	for i, p := range r.Partitions {
-		out[i] = fetch.PartitionResponse{HighWatermark: -1, LastStable: -1, LogStart: -1, Err: p.Err}
+		out[i] = fetch.PartitionResponse{HighWatermark: -1, LastStable: -1, LogStart: -1, Preferred: -1, Err: p.Err}
 		end, err := f.ingest.end(p.TP)
 		if err != nil || p.Err != nil {
 			if p.Err == nil {

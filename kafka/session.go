@@ -219,7 +219,7 @@ func (fc *fetchContext) finish(results []fetch.PartitionResponse) int32 {
 // answered notes what an answer tells about the partition and reports whether an incremental one must include it. NB: a
 // change of the last stable offset alone does not count, as in Kafka.
 func (p *sessionPartition) answered(res *fetch.PartitionResponse) bool {
-	must := len(res.Batches) > 0 || res.Diverging != nil
+	must := len(res.Batches) > 0 || res.Diverging != nil || res.Preferred >= 0
 	if res.Err != nil {
 		p.highWatermark = -1 // sent again with the next answer
 		return true

@@ -220,6 +220,15 @@ func (l *Leader) SetLive(live Live) Effects {
 	return l.effects()
 }
 
+// Ends are the fetch offsets of the followers in the ISR: each has everything below its own.
+func (l *Leader) Ends(yield func(id base.BrokerID, end base.Offset)) {
+	for i := range l.followers {
+		if f := &l.followers[i]; slices.Contains(l.state.ISR, f.id) {
+			yield(f.id, f.end)
+		}
+	}
+}
+
 // HighWatermark is the exclusive end of what is committed as far as this leader knows.
 func (l *Leader) HighWatermark() base.Offset { return l.highWater }
 
