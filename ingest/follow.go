@@ -396,6 +396,7 @@ func (f *follower) synced() {
 	m.Unlock()
 	for _, b := range f.in.Batches {
 		p.g.tail.add(p, len(b))
+		p.g.metrics.replicatedIn.Add(context.Background(), int64(len(b)))
 	}
 	p.g.settle(answers)
 }

@@ -105,11 +105,12 @@ func (w *isrWriter) write(ctx context.Context, c proposed) (answered bool) {
 	log := w.g.log.With(slog.String("partition", state.TP.String()), slog.Any("isr", c.ISR), slog.Any("was", state.ISR))
 	switch {
 	case err == nil:
-		log.Info("ISR changed")
+		log.Debug("ISR changed")
+		w.g.metrics.isrChanges.Add(ctx, 1)
 		c.p.proposalWritten(next)
 		return true
 	case refusedISR(err):
-		log.Info("ISR change refused", slog.Any("err", err))
+		log.Debug("ISR change refused", slog.Any("err", err))
 		c.p.proposalRefused(c.Rev)
 		return true
 	default:

@@ -1,6 +1,8 @@
 package ingest
 
 import (
+	"context"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/varvelog/varve/ingest/replica"
@@ -273,6 +275,9 @@ func (p *Partition) ReadReplica(from base.Offset, maxBytes int) ([]record.Batch,
 	upTo := p.mu.durable
 	p.mu.Unlock()
 	bs, _, err := p.readUpTo(p.g.store.Read, from, upTo, maxBytes)
+	for _, b := range bs {
+		p.g.metrics.replicatedOut.Add(context.Background(), int64(len(b)))
+	}
 	return bs, err
 }
 

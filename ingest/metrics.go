@@ -13,6 +13,10 @@ import (
 type metrics struct {
 	bytes, records metric.Int64Counter
 	fetched        metric.Int64Counter
+	replicatedIn   metric.Int64Counter
+	replicatedOut  metric.Int64Counter
+	isrChanges     metric.Int64Counter
+	startedOver    metric.Int64Counter
 	tiers          map[Tier]metric.MeasurementOption
 }
 
@@ -21,15 +25,23 @@ func newMetrics(m metric.Meter, g *Ingest) (*metrics, error) {
 	for _, t := range []Tier{TierTail, TierHot, TierCold} {
 		x.tiers[t] = metric.WithAttributeSet(attribute.NewSet(attribute.String("tier", string(t))))
 	}
-	var err error
-	if x.bytes, err = m.Int64Counter("varve_ingest_bytes_total", metric.WithUnit("By"), metric.WithDescription("Bytes of committed record batches.")); err != nil {
-		return nil, err
+	counters := []struct {
+		to               *metric.Int64Counter
+		name, unit, help string
+	}{
+		{&x.bytes, "varve_ingest_bytes_total", "By", "Bytes of record batches that producers appended here."},
+		{&x.records, "varve_ingest_records_total", "{record}", "Records that producers appended here."},
+		{&x.fetched, "varve_fetch_bytes_total", "By", "Bytes of record batches that were read for consumers, by tier."},
+		{&x.replicatedIn, "varve_replication_in_bytes_total", "By", "Bytes of record batches that were fetched from leaders: hot ones, no others move."},
+		{&x.replicatedOut, "varve_replication_out_bytes_total", "By", "Bytes of record batches that followers were given."},
+		{&x.isrChanges, "varve_replication_isr_changes_total", "{change}", "Changes of ISRs that leaders here had written."},
+		{&x.startedOver, "varve_replication_started_over_total", "{log}", "Replicas that went on from the end of the tiered range."},
 	}
-	if x.records, err = m.Int64Counter("varve_ingest_records_total", metric.WithDescription("Committed records.")); err != nil {
-		return nil, err
-	}
-	if x.fetched, err = m.Int64Counter("varve_fetch_bytes_total", metric.WithUnit("By"), metric.WithDescription("Bytes of record batches that were read for consumers, by tier.")); err != nil {
-		return nil, err
+	for _, c := range counters {
+		var err error
+		if *c.to, err = m.Int64Counter(c.name, metric.WithUnit(c.unit), metric.WithDescription(c.help)); err != nil {
+			return nil, err
+		}
 	}
 	gauges := []struct {
 		name, help string
@@ -51,6 +63,9 @@ func newMetrics(m metric.Meter, g *Ingest) (*metrics, error) {
 			_, limit, large := record.Decompressions()
 			return int64(limit + large)
 		}},
+		{"varve_replication_under_replicated_partitions", "Partitions led here that miss a replica in the ISR.", func() int64 { return g.count((*Partition).underReplicatedLocked) }},
+		{"varve_replication_under_min_isr_partitions", "Partitions led here with fewer in-sync replicas than min.insync.replicas.", func() int64 { return g.count((*Partition).underMinLocked) }},
+		{"varve_replication_leaders", "Partitions that this broker leads.", func() int64 { return g.count((*Partition).leadsLocked) }},
 		{"varve_ingest_partitions", "Partitions that this broker holds.", func() int64 { return int64(len(g.all())) }},
 	}
 	for _, ga := range gauges {
@@ -74,6 +89,28 @@ func (m *metrics) appended(bytes int, records int32) {
 // CountFetched counts bytes that a consumer was given.
 func (g *Ingest) CountFetched(t Tier, bytes int) {
 	g.metrics.fetched.Add(context.Background(), int64(bytes), g.metrics.tiers[t])
+}
+
+// count counts partitions.
+func (g *Ingest) count(which func(*Partition) bool) (n int64) {
+	for _, p := range g.all() {
+		p.mu.Lock()
+		if which(p) {
+			n++
+		}
+		p.mu.Unlock()
+	}
+	return n
+}
+
+func (p *Partition) leadsLocked() bool { return p.mu.leader != nil }
+
+func (p *Partition) underReplicatedLocked() bool {
+	return p.mu.leader != nil && len(p.mu.state.ISR) < len(p.mu.state.Replicas)
+}
+
+func (p *Partition) underMinLocked() bool {
+	return p.mu.leader != nil && len(p.mu.state.ISR) < min(p.minInSync(), len(p.mu.state.Replicas))
 }
 
 func (g *Ingest) untieredBytes() (n int64) {

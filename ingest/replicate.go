@@ -263,7 +263,8 @@ func (r *replicator) StartOver(ctx context.Context, id replica.ID, epoch base.Le
 	if err := errors.Join(r.g.ApplyFollower(ctx, []FollowerWrite{w})...); err != nil {
 		return replica.LogState{}, err
 	}
-	r.g.log.Info("log starts over at the tiered end", slog.String("log", log.String()), slog.Int64("offset", int64(start.At)))
+	r.g.metrics.startedOver.Add(ctx, 1)
+	r.g.log.Debug("log starts over at the tiered end", slog.String("log", log.String()), slog.Int64("offset", int64(start.At)))
 	state, ok := p.followerState(epoch)
 	if !ok {
 		return replica.LogState{}, errGone(log)
