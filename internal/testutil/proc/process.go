@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -26,7 +27,8 @@ type Process struct {
 	err    error // of Wait, valid once exited is closed
 }
 
-// start runs the command with its output in dir/broker.log.
+// start runs the command with its output in dir/broker.log. The broker dies with this process: the thread that starts it is locked
+// until it has ended, since on Linux the signal that ends a child with its parent comes when the thread that started it ends.
 func (p *Process) start(cmd *exec.Cmd) error {
 	logFile, err := os.OpenFile(p.LogPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -34,14 +36,22 @@ func (p *Process) start(cmd *exec.Cmd) error {
 	}
 	defer logFile.Close() // the child has its own
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	if err := cmd.Start(); err != nil {
+	cmd.SysProcAttr = dieWithParent()
+	started, exited := make(chan error), make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			p.err = cmd.Wait()
+			close(exited)
+		}
+	}()
+	if err := <-started; err != nil {
 		return fmt.Errorf("start %s: %w", p.Name, err)
 	}
-	p.cmd, p.exited = cmd, make(chan struct{})
-	go func() {
-		p.err = cmd.Wait()
-		close(p.exited)
-	}()
+	p.cmd, p.exited = cmd, exited
 	return nil
 }
 

@@ -34,12 +34,13 @@ func StartVarve(ctx context.Context, o VarveOptions) (*Process, error) {
 	return n.Process, n.Ready(ctx)
 }
 
-func getReady(ctx context.Context, addr string) error {
+// getReady asks an address over a client.
+func getReady(ctx context.Context, client *http.Client, addr string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil)
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}
