@@ -10,7 +10,7 @@ export GOTOOLCHAIN ?= auto
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build run demo test check conformance clients torture tierscale idle bench fuzz
+.PHONY: help build run cluster demo test check conformance clients torture tierscale idle bench fuzz
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ build: ## bin/varve, static, no CGO
 
 run: build ## one broker on embedded defaults: Kafka on 127.0.0.1:9092, HTTP on 127.0.0.1:8080, data in ./data
 	exec bin/varve serve $(ARGS)
+
+cluster: build ## three brokers (Kafka 9092, 9094, 9096; HTTP 8080, 8082, 8084) and a real S3 server; Ctrl-C stops all
+	internal/testutil/s3server/install.sh
+	CGO_ENABLED=0 go run ./test/cluster -varve bin/varve $(ARGS)
 
 demo: build ## the whole job on real input: produce, seal, offload, trim, read all back, verify
 	CGO_ENABLED=0 go run ./test/demo -varve bin/varve $(ARGS)
