@@ -103,6 +103,9 @@ func (w *Net) addNode(i int) error {
 	)
 }
 
+// Nodes is how many there are.
+func (w *Net) Nodes() int { return len(w.nodes) }
+
 // Addr is a node's address.
 func (w *Net) Addr(node int) string { return subnet + strconv.Itoa(node+1) }
 
