@@ -10,7 +10,7 @@ export GOTOOLCHAIN ?= auto
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build run cluster demo test check conformance clients torture tierscale idle bench fuzz
+.PHONY: help build run cluster demo test check conformance clients torture failover tierscale idle bench fuzz
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,8 +42,12 @@ clients: build ## unmodified clients of other makers, each through restarts of t
 	CGO_ENABLED=0 go run ./test/clients -varve bin/varve $(ARGS)
 	CGO_ENABLED=0 go run ./test/clients/admin -varve bin/varve
 
-torture: build ## kill -9 under load, seeded (SECS: stop killing then; SEED), and what became of every acknowledged record
+torture: build ## a cluster (ARGS="-brokers N -short ...") broken by a seeded plan under load (SECS, SEED), and what became of every record
+	internal/testutil/s3server/install.sh
 	CGO_ENABLED=0 go run ./test/torture -bin bin/varve $(if $(SECS),-secs $(SECS)) $(if $(SEED),-seed $(SEED)) $(ARGS)
+
+failover: build ## what producers see of a cluster that loses a broker (ARGS="-kafka -only leader,restart -rounds 3")
+	CGO_ENABLED=0 go run ./test/failover -varve bin/varve $(ARGS)
 
 tierscale: build ## 3 GB through a real S3 server: hash chains, look-ups by time, fsck, deletion (ARGS="-bytes N -s3 versitygw")
 	internal/testutil/s3server/install.sh

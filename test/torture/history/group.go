@@ -134,6 +134,29 @@ func (p *groupPart) plausible(h *History, partition int32, offset, floor int64, 
 	}
 }
 
+// Reaches tells whether the group has read up to the ends.
+func (g *Group) Reaches(ends []int64) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for p, end := range ends {
+		if g.mu.parts[p].read < end {
+			return false
+		}
+	}
+	return true
+}
+
+// Reach notes where the group has not come to the ends.
+func (g *Group) Reach(ends []int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for p, end := range ends {
+		if read := g.mu.parts[p].read; read < end {
+			g.h.Note(Unread, int32(p), read, "the group did not get the records up to %d", end-1)
+		}
+	}
+}
+
 // Commits is how many were confirmed.
 func (g *Group) Commits() int {
 	g.mu.Lock()

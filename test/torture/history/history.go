@@ -2,7 +2,6 @@ package history
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 )
 
@@ -142,7 +141,7 @@ func (h *History) Anomalies() ([]Anomaly, map[Kind]int) {
 	for k, n := range h.mu.counts {
 		counts[k] = n
 	}
-	return slices.Clone(h.mu.anomalies), counts
+	return append([]Anomaly{}, h.mu.anomalies...), counts
 }
 
 // Check holds the final look, which has read everything from offset 0, against all acknowledgements and against every other look. It is

@@ -177,6 +177,12 @@ func TestGroupCheckerFails(t *testing.T) {
 		g.Observed(0, 3, g.Floors()[0])
 	}, CommitBack)
 	f("the coordinator knows a commit of nobody", func(g *Group) { polls(g, "a", 3, 4); g.Observed(0, 4, 3) }, Invented)
+	f("the group stops early", func(g *Group) {
+		g.Reach([]int64{3})
+		if g.Reach([]int64{4}); g.Reaches([]int64{4}) || !g.Reaches([]int64{3}) {
+			t.Error("Reaches differs from Reach")
+		}
+	}, Unread)
 	f("a commit lies beyond what was read", func(g *Group) { g.Attempt(0, 9); g.Observed(0, 9, 3) }, CommitBeyond)
 }
 

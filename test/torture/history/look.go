@@ -4,9 +4,10 @@ import (
 	"cmp"
 	"hash/crc32"
 	"slices"
+	"sync/atomic"
 )
 
-// Look is what one reader saw of all partitions. Take is called from one goroutine.
+// Look is what one reader saw of all partitions. Take is called from one goroutine; Next, Reaches and Reach may be from others.
 type Look struct {
 	Name  string
 	h     *History
@@ -14,7 +15,8 @@ type Look struct {
 }
 
 type lookPart struct {
-	seen []entry // by offset
+	seen        []entry      // by offset
+	first, next atomic.Int64 // offsets: of the first, and after the last
 }
 
 type entry struct {
@@ -35,11 +37,7 @@ func (h *History) Look(name string) *Look {
 
 // Next is the offset after the last that was seen, 0 where none was.
 func (l *Look) Next(partition int32) int64 {
-	seen := l.parts[partition].seen
-	if len(seen) == 0 {
-		return 0
-	}
-	return seen[len(seen)-1].offset + 1
+	return l.parts[partition].next.Load()
 }
 
 // Take adds the record that the reader got next. Offsets have no gaps, so what follows is known.
@@ -62,7 +60,21 @@ func (l *Look) Take(partition int32, offset int64, key, value []byte) {
 			l.h.Note(SkippedPoll, partition, offset, "%s had read up to %d", l.Name, want-1)
 		}
 	}
+	if len(p.seen) == 0 {
+		p.first.Store(offset)
+	}
 	p.seen = append(p.seen, e)
+	p.next.Store(offset + 1)
+}
+
+// Reaches tells whether the reader has come to the ends. It may be called while the reader takes.
+func (l *Look) Reaches(ends []int64) bool {
+	for p, end := range ends {
+		if l.parts[p].next.Load() < end {
+			return false
+		}
+	}
+	return true
 }
 
 // Reach notes where the reader has not come to the ends, one for each partition. A look that began at offset 0 also has to begin there.
@@ -71,16 +83,16 @@ func (l *Look) Reach(ends []int64, fromStart bool) {
 		if next := l.Next(int32(p)); next < end {
 			l.h.Note(Unread, int32(p), next, "%s did not get the records up to %d", l.Name, end-1)
 		}
-		if seen := l.parts[p].seen; fromStart && len(seen) > 0 && seen[0].offset != 0 {
-			l.h.Note(SkippedPoll, int32(p), seen[0].offset, "%s began here, not at 0", l.Name)
+		if first := l.parts[p].first.Load(); fromStart && first > 0 {
+			l.h.Note(SkippedPoll, int32(p), first, "%s began here, not at 0", l.Name)
 		}
 	}
 }
 
 // Count is how many records were seen.
 func (l *Look) Count() (n int) {
-	for _, p := range l.parts {
-		n += len(p.seen)
+	for p := range l.parts {
+		n += len(l.parts[p].seen)
 	}
 	return n
 }

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/varvelog/varve/test/torture/history"
+)
+
+const (
+	catchUpLimit = 2 * time.Minute
+	replicaLimit = 2 * time.Minute // to move all leaders to one broker and read everything from it
+	fsckLimit    = 2 * time.Minute
+	fsckGrace    = "20s" // more than varve.gc.grace.ms and a scrub
+)
+
+// mend makes the cluster whole: every broker runs, every replica is where it was in the beginning and in sync.
+func (f *fleet) mend(ctx context.Context) error {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, wholeLimit)
+	defer cancel()
+	if f.site.Net != nil {
+		if err := f.site.Net.HealAll(); err != nil {
+			return err
+		}
+	}
+	f.chaos.reanimate()
+	if err := f.site.Cluster.Ready(ctx); err != nil {
+		return err
+	}
+	placement := f.placement()
+	if f.factor > 1 {
+		if err := f.replace(ctx, placement); err != nil {
+			return err
+		}
+	}
+	if err := f.wheel.AwaitPlacement(ctx, topic, placement); err != nil {
+		return fmt.Errorf("the cluster does not become whole: %w", err)
+	}
+	f.r.WholeMs = time.Since(began).Milliseconds()
+	return nil
+}
+
+func (f *fleet) replace(ctx context.Context, placement [][]int32) error {
+	to := map[int32][]int32{}
+	for p, replicas := range placement {
+		to[int32(p)] = replicas
+	}
+	for { // until the controller takes it
+		err := f.wheel.Reassign(ctx, topic, to)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("reassign: %w", errors.Join(ctx.Err(), err))
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// catchUp waits until those who read along have read everything; it is noted where they do not.
+func (f *fleet) catchUp(ctx context.Context, along *history.Look) ([]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, catchUpLimit)
+	defer cancel()
+	ends, err := endOffsets(ctx, f.wheel.Admin(), f.o.partitions)
+	if err != nil {
+		return nil, err
+	}
+	done := func() bool { return f.m.g.Reaches(ends) && along.Reaches(ends) }
+	for !done() && ctx.Err() == nil {
+		time.Sleep(20 * time.Millisecond)
+	}
+	f.m.g.Reach(ends)
+	along.Reach(ends, true)
+	f.m.ask(ctx, f.wheel.Admin())
+	return ends, nil
+}
+
+// verdict reads everything from each broker in turn: all replicas must be equal. Then the bucket is checked, and every broker must end
+// cleanly.
+func (f *fleet) verdict(ctx context.Context, ends []int64) error {
+	var final *history.Look
+	var errs []error
+	for _, n := range f.site.Cluster.Nodes {
+		look, err := f.ledBy(ctx, n.ID, ends)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("read from broker %d: %w", n.ID, err))
+			continue
+		}
+		f.r.Read[look.Name] = look.Count()
+		if final == nil {
+			final = look
+		}
+		if f.factor == 1 {
+			break
+		}
+	}
+	if final != nil {
+		f.h.Check(final)
+	}
+	if !f.o.site.Kafka {
+		errs = append(errs, f.fsck(ctx))
+	}
+	if err := f.site.Cluster.Stop(); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// ledBy moves all leaders that can be there to one broker and reads everything.
+func (f *fleet) ledBy(ctx context.Context, broker int32, ends []int64) (*history.Look, error) {
+	ctx, cancel := context.WithTimeout(ctx, replicaLimit)
+	defer cancel()
+	if f.factor > 1 {
+		placement := f.placement()
+		for _, replicas := range placement {
+			for i, id := range replicas {
+				if id == broker {
+					replicas[0], replicas[i] = replicas[i], replicas[0]
+				}
+			}
+		}
+		if err := f.replace(ctx, placement); err != nil {
+			return nil, err
+		}
+		if err := f.wheel.AwaitPlacement(ctx, topic, placement); err != nil {
+			return nil, err
+		}
+		if err := f.wheel.AwaitBalanced(ctx, topic); err != nil {
+			return nil, err
+		}
+	}
+	return readAll(ctx, f.t, f.h, fmt.Sprint("the reader from broker ", broker), ends)
+}
+
+// fsck waits for a clean bucket: one scrub takes the orphans of the last crash.
+func (f *fleet) fsck(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, fsckLimit)
+	defer cancel()
+	for {
+		out, err := f.site.Fsck(ctx, fsckGrace)
+		if json.Valid([]byte(out)) {
+			f.r.Fsck = json.RawMessage(out)
+		}
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the bucket is not clean: %w: %s", err, out)
+		case <-time.After(2 * time.Second):
+		}
+	}
+}
