@@ -14,4 +14,14 @@
 // intent), so a listed object is covered by one of the two or was let go of. A swap of a root compares that its intents
 // exist, so none comes after them, however late its request arrives: safety rests on no clock and on no grace. Whenever
 // something current cannot be read, the job deletes nothing.
+//
+// In a cluster every broker applies retention to what it leads and collects what its own commits let go of; the controller
+// sweeps and deletes topics' objects. That it is the controller is read from an image that may be old: nothing rests on it.
+// What a job finds dead stays dead, whenever and by whomever it is deleted, for a manifest names only what the one before it
+// named or what an intent of its swap names; of an object that no root leads to and no intent names neither comes again,
+// because names and ids of intents are never used twice. So two controllers, or a job that sleeps for a day between its look
+// and its deletion, delete the same objects, and it is no error to delete one twice. The other way round, an intent that
+// is deleted while its writer is alive costs that writer an upload and nobody a record: its swap is refused. That is what the
+// controller does to incarnations whose broker has registered anew, or is gone (metadata.Intent.Dead), and not to brokers
+// that are merely fenced: they may be in the middle of an upload, or back in a moment.
 package compaction

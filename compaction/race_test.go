@@ -179,7 +179,9 @@ func TestDeletedLogThatMustWait(t *testing.T) {
 	e.Drain()
 	root, _, err := e.Store.Root(context.Background(), logs[1].State.Log)
 	e.Check(err)
-	e.Check(e.Store.PutIntent(context.Background(), metadata.Intent{ID: "other", Broker: 2, Epoch: 1, Objects: []string{root.Object}}))
+	epoch, err := e.Store.RegisterBroker(context.Background(), metadata.Broker{ID: 2, Host: "127.0.0.1", Port: 9093}) // fenced, and alive
+	e.Check(err)
+	e.Check(e.Store.PutIntent(context.Background(), metadata.Intent{ID: "other", Broker: 2, Epoch: epoch, Objects: []string{root.Object}}))
 	deleteTopic(e, "t")
 	r := runner(e)
 	for range 2 {

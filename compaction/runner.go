@@ -56,6 +56,7 @@ type Options struct {
 	RetentionInterval func() time.Duration // log.retention.check.interval.ms
 
 	Tick          time.Duration // how often the runner looks what is due; default 1 s
+	TopicsMax     time.Duration // the longest pause between two looks at a deleted topic that has to wait; default 1 min
 	FirstSweep    time.Duration // the first sweep comes so long after the start; default 10 s
 	UploadGrace   time.Duration // a multipart upload older than this is dead; default 24 h
 	MaxPending    int           // objects that wait for their grace period in memory, more are left to the sweep; default 100,000
@@ -83,6 +84,7 @@ func (o *Options) EnsureDefaults() {
 	setting(&o.RetentionInterval, func(c *metadata.BrokerConfig) int64 { return c.LogRetentionCheckIntervalMs })
 	orDefault(&o.Tick, time.Second)
 	orDefault(&o.FirstSweep, 10*time.Second)
+	orDefault(&o.TopicsMax, time.Minute)
 	orDefault(&o.UploadGrace, 24*time.Hour)
 	orDefault(&o.MaxPending, 100_000)
 	orDefault(&o.DeletesPerRun, 500)
@@ -114,7 +116,9 @@ type Runner struct {
 	cleared bool
 	state   struct {
 		sync.Mutex
-		topics bool // DeletedLogs is worth a look
+		topics bool          // DeletedLogs is worth a look
+		again  time.Time     // and is again then; zero: nothing waits
+		pause  time.Duration // between such looks: each lists the bucket
 	}
 }
 
@@ -139,7 +143,7 @@ func (r *Runner) Start(ctx context.Context) {
 	r.o.Meta.Subscribe(func(old, now *metadata.Image) {
 		if old == nil || len(now.Topics()) < len(old.Topics()) || topicGone(old, now) {
 			r.state.Lock()
-			r.state.topics = true
+			r.state.topics, r.state.pause = true, 0
 			r.state.Unlock()
 			select {
 			case r.wake <- struct{}{}:
@@ -197,9 +201,22 @@ func (r *Runner) run(ctx context.Context) {
 func (r *Runner) topicsDue() bool {
 	r.state.Lock()
 	defer r.state.Unlock()
-	due := r.state.topics
+	due := r.state.topics || !r.state.again.IsZero() && !r.o.Clock.Now().Before(r.state.again)
 	r.state.topics = false
 	return due
+}
+
+// topicsAgain has another look at the deleted topics later, ever more so: others have to move away first, a leader has to be
+// elected that does, or a round is under way.
+func (r *Runner) topicsAgain(waiting bool) {
+	r.state.Lock()
+	defer r.state.Unlock()
+	if !waiting {
+		r.state.again, r.state.pause = time.Time{}, 0
+		return
+	}
+	r.state.pause = min(max(2*r.state.pause, r.o.Tick), r.o.TopicsMax)
+	r.state.again = r.o.Clock.Now().Add(r.state.pause)
 }
 
 // jobs says what to do besides collecting garbage, which is always done.
@@ -228,7 +245,7 @@ func (r *Runner) do(ctx context.Context, j jobs) error {
 			errs = append(errs, fmt.Errorf("%s: %w", name, err))
 		}
 	}
-	step("clear intents", !r.cleared, r.clearIntents)
+	step("clear intents", !r.cleared, r.clearOwnIntents)
 	step("retention", j.retain, r.retain)
 	step("delete topics", j.topics || j.sweep, r.deleteTopics)
 	step("collect garbage", true, r.collect)
@@ -236,23 +253,27 @@ func (r *Runner) do(ctx context.Context, j jobs) error {
 	return errors.Join(errs...)
 }
 
-// clearIntents removes the intents of dead incarnations of this broker, so that what they left becomes orphans (I7).
-func (r *Runner) clearIntents(ctx context.Context) error {
+// clearOwnIntents removes the intents of dead incarnations of this broker, so that what they left becomes orphans (I7).
+func (r *Runner) clearOwnIntents(ctx context.Context) error {
+	err := r.clearIntents(ctx, func(in *metadata.Intent) bool { return in.Broker == r.o.BrokerID && in.Epoch < r.o.BrokerEpoch })
+	r.cleared = err == nil
+	return err
+}
+
+// clearIntents removes the intents that are dead. Whatever their writers still do, without them they commit nothing.
+func (r *Runner) clearIntents(ctx context.Context, dead func(*metadata.Intent) bool) error {
 	intents, err := r.o.Meta.Intents(ctx)
 	if err != nil {
 		return err
 	}
-	var dead []string
-	for _, in := range intents {
-		if in.Broker == r.o.BrokerID && in.Epoch < r.o.BrokerEpoch {
-			dead = append(dead, in.ID)
+	var ids []string
+	for i := range intents {
+		if dead(&intents[i]) {
+			ids = append(ids, intents[i].ID)
 		}
 	}
-	if len(dead) > 0 {
-		if err := r.o.Meta.DeleteIntents(ctx, dead...); err != nil {
-			return err
-		}
+	if len(ids) == 0 {
+		return nil
 	}
-	r.cleared = true
-	return nil
+	return r.o.Meta.DeleteIntents(ctx, ids...)
 }

@@ -282,7 +282,9 @@ func TestSweepSparesWorkInProgress(t *testing.T) {
 	data, err := e.Mem.Get(context.Background(), e.Mem.Keys()[0], 0, -1)
 	e.Check(err)
 	name := tiering.Name{Kind: tiering.KindPack, Broker: 2, ID: strings.Repeat("a", 32)}.String()
-	e.Check(e.Store.PutIntent(context.Background(), metadata.Intent{ID: "other", Broker: 2, Epoch: 1, Objects: []string{name}}))
+	epoch, err := e.Store.RegisterBroker(context.Background(), metadata.Broker{ID: 2, Host: "127.0.0.1", Port: 9093}) // fenced, and alive
+	e.Check(err)
+	e.Check(e.Store.PutIntent(context.Background(), metadata.Intent{ID: "other", Broker: 2, Epoch: epoch, Objects: []string{name}}))
 	put(e, name, data)
 	r := runner(e)
 	settle(e, r)

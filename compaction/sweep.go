@@ -7,14 +7,22 @@ import (
 	"slices"
 
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/tiering"
 )
 
 // sweep deletes every object that nothing names and whose grace period is over, and ends multipart uploads that nobody
-// will complete. One broker does it: the controller.
+// will complete. One broker does it: the controller, so that it is done once; where two believe to be it for a moment, or one
+// goes on long after its reign, both do right (doc.go).
+//
+// First it takes away the intents of incarnations that are over, of whatever broker: what they left becomes orphans (I7).
 func (r *Runner) sweep(ctx context.Context) error {
-	if r.o.Meta.Image().Controller() != r.o.BrokerID {
+	img := r.o.Meta.Image()
+	if img.Controller() != r.o.BrokerID {
 		return nil
+	}
+	if err := r.clearIntents(ctx, func(in *metadata.Intent) bool { return in.Dead(img) }); err != nil {
+		return err
 	}
 	now, grace := r.o.Clock.Now(), r.o.Grace()
 	if n, err := r.o.Bucket.AbortUploads(ctx, tiering.Prefix, now.Add(-r.o.UploadGrace)); err != nil {

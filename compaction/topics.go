@@ -13,36 +13,46 @@ import (
 // deleteTopics deletes the objects of deleted logs. Manifests go first, so that the bucket alone never tells of a log whose
 // segments are gone; a manifest object that holds manifests of living logs too is left by them first. A pack stays while
 // a living log is in it. There is no grace period: nobody can read a deleted log.
+//
+// Every broker moves its logs away, whoever leads them by then; the controller deletes. Until nothing is left all of them look
+// again, ever more seldom.
 func (r *Runner) deleteTopics(ctx context.Context) error {
+	waiting, err := r.deleteTiered(ctx)
+	r.topicsAgain(waiting || err != nil)
+	return err
+}
+
+// deleteTiered reports whether something is left.
+func (r *Runner) deleteTiered(ctx context.Context) (waiting bool, err error) {
 	logs, err := r.tieredOnes(ctx)
 	if err != nil || len(logs) == 0 {
-		return err
+		return false, err
 	}
 	inv, err := tiering.TakeInventory(ctx, r.o.Bucket)
 	if err != nil {
-		return err
+		return true, err
 	}
 	d := newDeletion(inv, logs)
 	if err := r.moveAway(ctx, d); err != nil {
-		return err
+		return true, err
 	}
 	if r.o.Meta.Image().Controller() != r.o.BrokerID {
-		return nil // deleting is the controller's; moving away is everyone's
+		return true, nil // deleting is the controller's; moving away is everyone's
 	}
 	intended, err := r.intended(ctx)
 	if err != nil {
-		return err
+		return true, err
 	}
 	roots, err := r.o.Meta.Roots(ctx) // after the intents: a round that ended in between stands in the roots
 	if err != nil {
-		return err
+		return true, err
 	}
 	for log := range d.logs {
 		delete(roots, log)
 	}
 	live, err := inv.Current(ctx, roots)
 	if err != nil {
-		return err
+		return true, err
 	}
 	keep := intended
 	for _, v := range live {
@@ -50,22 +60,17 @@ func (r *Runner) deleteTopics(ctx context.Context) error {
 	}
 	manifests, others, done := d.objects(keep)
 	if err := r.delete(ctx, "topic", manifests); err != nil {
-		return err
+		return true, err
 	}
 	if err := r.delete(ctx, "topic", others); err != nil {
-		return err
+		return true, err
 	}
 	for _, log := range done {
 		if err := r.forget(ctx, log); err != nil {
-			return err
+			return true, err
 		}
 	}
-	if len(done) < len(d.logs) { // others have to move away first, or a round is under way
-		r.state.Lock()
-		r.state.topics = true
-		r.state.Unlock()
-	}
-	return nil
+	return len(done) < len(d.logs), nil // others have to move away first, or a round is under way
 }
 
 // tieredOnes lists the deleted logs that have a root. The others never had a manifest: they are forgotten at once, without

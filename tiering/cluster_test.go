@@ -90,6 +90,7 @@ func TestFollowerTrims(t *testing.T) {
 	if err := c.Admin.DeleteTopic(t.Context(), topic.ID); err != nil {
 		t.Fatal(err)
 	}
+	c.Forget(logs)
 	for _, h := range logs {
 		if err := c.Admin.ForgetLog(t.Context(), h.Log); err != nil {
 			t.Fatal(err)

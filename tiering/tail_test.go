@@ -29,6 +29,7 @@ func TestTail(t *testing.T) {
 				}
 			}
 			// Retention drops something, and then everything.
+			c.Sync()
 			leader := c.Brokers[0]
 			for _, h := range logs {
 				if err := leader.Tier.DropBelow(t.Context(), h.Log, h.End()/2); err != nil {

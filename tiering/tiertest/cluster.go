@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -203,6 +204,24 @@ func (c *Cluster) catchUp() {
 	c.T.Helper()
 	for want := c.written(); c.Admin.Image().Revision() < want; {
 		c.await(c.shown)
+	}
+}
+
+// Forget takes logs of a deleted topic off the Cluster, and returns when every broker's image is without them.
+func (c *Cluster) Forget(logs []*History) {
+	c.T.Helper()
+	c.Logs = slices.DeleteFunc(c.Logs, func(h *History) bool { return slices.Contains(logs, h) })
+	shows := func(s *metadata.Store) bool {
+		return slices.ContainsFunc(logs, func(h *History) bool { _, _, ok := s.Image().Log(h.Log); return ok })
+	}
+	for shows(c.Admin) {
+		c.await(c.shown)
+	}
+	for _, b := range c.Brokers {
+		for shows(b.Store) {
+			c.await(b.shown)
+		}
+		b.Hot.Forget(logs)
 	}
 }
 

@@ -80,7 +80,6 @@ func (r *Replica) Learn(img *metadata.Image) {
 		p, _, ok := img.Log(h.Log)
 		switch l := r.mu.logs[h.Log]; {
 		case !ok:
-			delete(r.mu.logs, h.Log)
 		case l == nil:
 			r.mu.logs[h.Log] = &replicaLog{History: h, state: p}
 		default:
@@ -88,6 +87,15 @@ func (r *Replica) Learn(img *metadata.Image) {
 		}
 	}
 	signal(r.c)
+}
+
+// Forget drops logs.
+func (r *Replica) Forget(logs []*History) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, h := range logs {
+		delete(r.mu.logs, h.Log)
+	}
 }
 
 func (r *Replica) seal(h *History) {
