@@ -304,6 +304,7 @@ func (h *holding) Watch(ctx context.Context, prefix string, from int64) <-chan m
 // it uploads anything, and what the watch shows later takes nothing back.
 func TestWatchIsBehind(t *testing.T) {
 	c, one, two, logs := pair(t, oneByOne)
+	two.Tier.Stop() // its hot store hears of nothing
 	kv := &holding{KV: c.KV, release: make(chan struct{})}
 	store, err := metadata.Open(t.Context(), metadata.Options{KV: kv, BrokerID: 2})
 	if err != nil {
@@ -314,7 +315,7 @@ func TestWatchIsBehind(t *testing.T) {
 	puts, told := []string{}, map[base.LogID][]base.Offset{}
 	c.Tune = func(o *tiering.Options) {
 		o.Meta = heldBack{Store: store, kv: kv}
-		o.Bucket = putHook{o.Bucket, func(key string) { puts = append(puts, key) }}
+		o.Bucket = putHook{o.Bucket, func(key string) { mu.Lock(); defer mu.Unlock(); puts = append(puts, key) }}
 		inner := o.OnRoot
 		o.OnRoot = func(root metadata.Root) {
 			mu.Lock()
@@ -358,7 +359,6 @@ func TestWatchIsBehind(t *testing.T) {
 		}
 	}
 	close(kv.release)
-	two.Tier.Stop()
 	two.Tier = behind
 	settled(t, c)
 	mu.Lock()

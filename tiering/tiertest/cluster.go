@@ -173,6 +173,8 @@ func (c *Cluster) Move(h *History, to *Broker) {
 	if !applied[0] {
 		c.T.Fatalf("%s did not move to broker %d", h.TP, to.ID)
 	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.Epochs = append(h.Epochs, base.EpochStart{Epoch: next.LeaderEpoch, Start: h.End()})
 }
 

@@ -14,8 +14,9 @@ import (
 	"github.com/varvelog/varve/tiering"
 )
 
-// History is one log of a Cluster: what every replica has, or had.
+// History is one log of a Cluster: what every replica has, or had. The test alone changes it; rounds read it meanwhile.
 type History struct {
+	mu      sync.Mutex // for changes, and for what rounds read
 	TP      base.TopicPartition
 	Log     base.LogID
 	TopicID base.TopicID
@@ -37,7 +38,9 @@ func (c *Cluster) Append(h *History, rnd *rand.Rand, batches, recordBytes int) {
 	for n := range batches {
 		b := NewBatch(h.End(), rnd, recordBytes)
 		b.SetLeaderEpoch(h.Epochs[len(h.Epochs)-1].Epoch)
+		h.mu.Lock()
 		h.Batches = append(h.Batches, b)
+		h.mu.Unlock()
 		for _, broker := range c.Brokers {
 			if n == batches-1 || rnd.IntN(4) == 0 {
 				broker.Hot.seal(h)
@@ -169,6 +172,8 @@ func Producers(end base.Offset) []byte { return fmt.Appendf(nil, "producers as o
 
 // EpochsBelow are the leader epochs that begin below an offset.
 func (h *History) EpochsBelow(end base.Offset) (out []base.EpochStart) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for _, e := range h.Epochs {
 		if e.Start < end {
 			out = append(out, e)
@@ -178,6 +183,8 @@ func (h *History) EpochsBelow(end base.Offset) (out []base.EpochStart) {
 }
 
 func (h *History) between(from, end base.Offset) (out []record.Batch) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for _, b := range h.Batches {
 		if b.BaseOffset() >= from && b.NextOffset() <= end {
 			out = append(out, b)
