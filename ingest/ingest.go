@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -134,7 +135,8 @@ type Ingest struct {
 	mu struct {
 		sync.RWMutex
 		parts   map[base.LogID]*Partition
-		gone    []*Partition // their topics were deleted; housekeeping removes their rows
+		gone    []*Partition                 // their topics were deleted; housekeeping removes their rows
+		roots   map[base.LogID]metadata.Root // what is tiered, also of logs that are not open
 		stopped bool
 	}
 }
@@ -146,7 +148,8 @@ func New(opts Options) (*Ingest, error) {
 		opts: opts, store: opts.Store, log: opts.Logger, clock: opts.Clock,
 		group: service.NewGroup(context.Background()), ending: service.NewGroup(context.Background()), sealedC: make(chan struct{}, 1),
 	}
-	g.mu.parts = map[base.LogID]*Partition{}
+	g.mu.parts, g.mu.roots = map[base.LogID]*Partition{}, map[base.LogID]metadata.Root{}
+	maps.Copy(g.mu.roots, opts.Roots)
 	g.tail = newTail(opts.TailBytes)
 	g.pipe = newPipeline(g)
 	g.work = newWorkset()
@@ -266,7 +269,7 @@ func (g *Ingest) open(state *metadata.Partition) (*Partition, error) {
 	if g.mu.stopped {
 		return nil, fmt.Errorf("partition %s: %w", state.TP, kerr.NotLeaderForPartition)
 	}
-	p := newPartition(g, state.Log, g.opts.Roots[state.Log])
+	p := newPartition(g, state.Log, g.mu.roots[state.Log])
 	switch role := g.roleOf(g.opts.Meta.Image(), current); {
 	case role == roleNone:
 		return nil, fmt.Errorf("partition %s: %w", state.TP, kerr.NotLeaderForPartition)

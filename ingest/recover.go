@@ -83,7 +83,7 @@ func (g *Ingest) recover() error {
 	}
 	for i := range logs {
 		l := &logs[i]
-		p := newPartition(g, l.ID, g.opts.Roots[l.ID])
+		p := newPartition(g, l.ID, g.mu.roots[l.ID])
 		p.mu.Lock()
 		err := p.recoverLocked(l)
 		p.mu.Unlock()

@@ -400,7 +400,12 @@ func (g *Ingest) ReadSealed(ctx context.Context, id base.LogID, from, end base.O
 
 // Tiered notes that a committed manifest names everything below end (I5).
 func (g *Ingest) Tiered(id base.LogID, end base.Offset) {
-	p := g.byLog(id)
+	g.mu.Lock()
+	root := g.mu.roots[id]
+	root.TieredEnd = max(root.TieredEnd, end)
+	g.mu.roots[id] = root
+	p := g.mu.parts[id]
+	g.mu.Unlock()
 	if p == nil {
 		return
 	}
