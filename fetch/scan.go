@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/record"
 )
@@ -14,14 +16,14 @@ import (
 // scanBytes is how much one step of a Scan reads.
 const scanBytes = 1 << 20
 
-// Scan yields every committed batch of a partition from its log start offset to the high watermark of the call's start, in
-// order, from whichever tier has it. Coordinators replay their logs with it.
+// scanRetry is how soon a Scan looks again whether ingest has seen the image that makes this broker the leader.
+const scanRetry = 5 * time.Millisecond
+
+// Scan yields every committed batch of a partition from its log start offset to the high watermark, in order, from whichever
+// tier has it. Coordinators replay their logs with it: it begins when the high watermark covers what earlier leaders may have
+// acknowledged (I15), which takes the followers' first fetches.
 func (s *Service) Scan(ctx context.Context, tp base.TopicPartition, emit func(record.Batch) error) error {
-	p, err := s.opts.Ingest.Partition(tp)
-	if err != nil {
-		return err
-	}
-	v, err := p.View()
+	p, v, err := s.awaitReadable(ctx, tp)
 	if err != nil {
 		return err
 	}
@@ -54,4 +56,38 @@ func (s *Service) Scan(ctx context.Context, tp base.TopicPartition, emit func(re
 		from = bs[len(bs)-1].NextOffset()
 	}
 	return nil
+}
+
+// awaitReadable waits until this broker leads the partition and its high watermark is readable; kerr.NotLeaderForPartition where
+// the image has another leader.
+func (s *Service) awaitReadable(ctx context.Context, tp base.TopicPartition) (*ingest.Partition, ingest.View, error) {
+	waiter := ingest.NewWaiter()
+	for {
+		p, err := s.opts.Ingest.Partition(tp)
+		if err != nil {
+			return nil, ingest.View{}, err
+		}
+		p.Watch(waiter)
+		v, err := p.View()
+		if err == nil && v.Readable {
+			p.Unwatch(waiter)
+			return p, v, nil
+		}
+		if err != nil && !errors.Is(err, kerr.NotLeaderForPartition) {
+			p.Unwatch(waiter)
+			return nil, v, err
+		}
+		retry := s.opts.Clock.NewTimer(scanRetry)
+		select {
+		case <-waiter.C:
+		case <-retry.C:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		retry.Stop()
+		p.Unwatch(waiter)
+		if ctx.Err() != nil {
+			return nil, v, fmt.Errorf("scan %s: %w", tp, err)
+		}
+	}
 }

@@ -311,6 +311,20 @@ func (g *Ingest) onImage(old, image *metadata.Image) {
 		}
 	}
 	g.forget(gone)
+	g.forgetRoots(delta.Deleted)
+}
+
+func (g *Ingest) forgetRoots(deleted []*metadata.Topic) {
+	if len(deleted) == 0 {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, t := range deleted {
+		for i := range t.Partitions {
+			delete(g.mu.roots, t.Partitions[i].Log)
+		}
+	}
 }
 
 // followAll looks at every partition that is here.
