@@ -170,7 +170,7 @@ func (f *fleet) underLoad(ctx context.Context) error {
 	readers.Wait()
 	err = errors.Join(err, catchErr, errors.Join(memberErrs...))
 	f.r.Read[along.Name] = along.Count()
-	f.r.Group = map[string]int64{"read": f.m.g.Read(), "commits": int64(f.m.g.Commits()), "assignments": f.m.rebalances.Load()}
+	f.r.Group = map[string]int64{"read": f.m.g.Read(), "commits": int64(f.m.g.Commits()), "assignments": f.m.rebalances.Load(), "staleAnswers": int64(f.m.g.Stale())}
 	if ends == nil {
 		return err
 	}

@@ -116,6 +116,14 @@ func (c *chaos) filled(id int32) bool {
 func (c *chaos) begin(ctx context.Context, f fault) error {
 	fmt.Fprintf(os.Stderr, "%7.1f s  %v\n", time.Since(c.began).Seconds(), f)
 	n := c.site.Cluster.Node(f.Broker)
+	for i := 0; i < len(c.going); { // the plan keeps them apart, but what came late lasts longer than planned
+		r := c.going[i]
+		if !clash(r.fault, f) && !alone(f.Kind) {
+			i++
+		} else if err := c.finish(r); err != nil {
+			return fmt.Errorf("end of %v: %w", r.fault, err)
+		}
+	}
 	if f.Kind == wipe { // the rule: every replica is in sync
 		if err := c.whole(ctx); err != nil {
 			return err
@@ -169,7 +177,7 @@ func (c *chaos) breakIt(n *proc.Node, f fault) (undo func() error, err error) {
 	case restart:
 		return c.restart(n)
 	case pause:
-		return n.Cont, n.Pause()
+		return c.pause(n)
 	case wipe:
 		undo, err := c.kill(n)
 		return undo, errors.Join(err, n.Wipe())
@@ -193,6 +201,18 @@ func (c *chaos) kill(n *proc.Node) (func() error, error) {
 	}
 	c.down[n.ID] = true
 	return func() error { c.down[n.ID] = false; return n.Start() }, nil
+}
+
+func (c *chaos) pause(n *proc.Node) (func() error, error) {
+	if !n.Running() {
+		return func() error { return nil }, nil // reanimate will say so
+	}
+	return func() error {
+		if !n.Running() {
+			return nil
+		}
+		return n.Cont()
+	}, n.Pause()
 }
 
 func (c *chaos) killAll() (func() error, error) {

@@ -108,7 +108,7 @@ func (m *members) commit(ctx context.Context, cl *kgo.Client, next map[int32]kgo
 // watch asks the coordinator for the group's offsets twice a second until ctx ends.
 func (m *members) watch(ctx context.Context, adm *kadm.Client) {
 	for ctx.Err() == nil {
-		m.ask(ctx, adm)
+		m.ask(ctx, adm, false)
 		select {
 		case <-ctx.Done():
 		case <-time.After(500 * time.Millisecond):
@@ -117,7 +117,7 @@ func (m *members) watch(ctx context.Context, adm *kadm.Client) {
 }
 
 // ask compares one answer of the coordinator with what was confirmed before the question.
-func (m *members) ask(ctx context.Context, adm *kadm.Client) {
+func (m *members) ask(ctx context.Context, adm *kadm.Client, settled bool) {
 	floors := m.g.Floors()
 	committed, err := adm.FetchOffsets(ctx, groupName)
 	if err != nil {
@@ -127,9 +127,9 @@ func (m *members) ask(ctx context.Context, adm *kadm.Client) {
 		o, found := committed.Lookup(topic, int32(p))
 		switch {
 		case !found:
-			m.g.Observed(int32(p), -1, floor)
+			m.g.Observed(int32(p), -1, floor, settled)
 		case o.Err == nil:
-			m.g.Observed(int32(p), o.At, floor)
+			m.g.Observed(int32(p), o.At, floor, settled)
 		}
 	}
 }

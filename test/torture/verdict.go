@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+
 	"github.com/varvelog/varve/test/torture/history"
 )
 
@@ -31,32 +33,41 @@ func (f *fleet) mend(ctx context.Context) error {
 	if err := f.site.Cluster.Ready(ctx); err != nil {
 		return err
 	}
-	placement := f.placement()
-	if f.factor > 1 {
-		if err := f.replace(ctx, placement); err != nil {
-			return err
-		}
-	}
-	if err := f.wheel.AwaitPlacement(ctx, topic, placement); err != nil {
+	if err := f.wheel.AwaitInSync(ctx); err != nil {
 		return fmt.Errorf("the cluster does not become whole: %w", err)
+	}
+	if err := f.replace(ctx, f.placement()); err != nil {
+		f.r.problem("move the replicas back: %v", err)
 	}
 	f.r.WholeMs = time.Since(began).Milliseconds()
 	return nil
 }
 
+// replace moves all partitions to where they are wanted and waits until they are there and in sync. It asks again and again: what the movers
+// asked for last may still be on its way.
 func (f *fleet) replace(ctx context.Context, placement [][]int32) error {
+	const patience = 10 * time.Second
 	to := map[int32][]int32{}
 	for p, replicas := range placement {
 		to[int32(p)] = replicas
 	}
-	for { // until the controller takes it
-		err := f.wheel.Reassign(ctx, topic, to)
+	for {
+		var err error
+		if f.factor > 1 {
+			err = f.wheel.Reassign(ctx, topic, to)
+		}
 		if err == nil {
-			return nil
+			wait, cancel := context.WithTimeout(ctx, patience)
+			err = f.wheel.AwaitPlacement(wait, topic, placement)
+			cancel()
+		}
+		var refused *kerr.Error
+		if err == nil || errors.As(err, &refused) && !refused.Retriable && !errors.Is(err, context.DeadlineExceeded) {
+			return err // there, or refused for good
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("reassign: %w", errors.Join(ctx.Err(), err))
+			return errors.Join(ctx.Err(), err)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
@@ -76,7 +87,7 @@ func (f *fleet) catchUp(ctx context.Context, along *history.Look) ([]int64, erro
 	}
 	f.m.g.Reach(ends)
 	along.Reach(ends, true)
-	f.m.ask(ctx, f.wheel.Admin())
+	f.m.ask(ctx, f.wheel.Admin(), true)
 	return ends, nil
 }
 
@@ -99,9 +110,16 @@ func (f *fleet) verdict(ctx context.Context, ends []int64) error {
 			break
 		}
 	}
-	if final != nil {
-		f.h.Check(final)
+	if final == nil { // leaders cannot be moved: as it is led
+		all, cancel := context.WithTimeout(ctx, replicaLimit)
+		defer cancel()
+		var err error
+		if final, err = readAll(all, f.t, f.h, "the last reader", ends); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		f.r.Read[final.Name] = final.Count()
 	}
+	f.h.Check(final)
 	if !f.o.site.Kafka {
 		errs = append(errs, f.fsck(ctx))
 	}
@@ -125,9 +143,6 @@ func (f *fleet) ledBy(ctx context.Context, broker int32, ends []int64) (*history
 			}
 		}
 		if err := f.replace(ctx, placement); err != nil {
-			return nil, err
-		}
-		if err := f.wheel.AwaitPlacement(ctx, topic, placement); err != nil {
 			return nil, err
 		}
 		if err := f.wheel.AwaitBalanced(ctx, topic); err != nil {

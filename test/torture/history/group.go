@@ -10,6 +10,7 @@ type Group struct {
 		sync.Mutex
 		parts   []groupPart
 		commits int
+		stale   int
 	}
 }
 
@@ -104,11 +105,18 @@ func (g *Group) Floors() []int64 {
 	return floors
 }
 
-// Observed is the coordinator's answer to who asked after Floors; -1: nothing is committed.
-func (g *Group) Observed(partition int32, committed, floor int64) {
+// Observed is the coordinator's answer to who asked after Floors; -1: nothing is committed. An answer from before is an anomaly only where
+// the cluster was settled when it was asked: a coordinator that was paused or cut off, and does not know yet that it is none any more,
+// answers what it knows (Apache Kafka's too; nothing fences a read). Such answers are counted as stale. A member that gets one and
+// begins there is an anomaly all the same.
+func (g *Group) Observed(partition int32, committed, floor int64, settled bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p := &g.mu.parts[partition]
+	if committed < floor && p.attempted[committed] == 0 && !settled {
+		g.mu.stale++
+		return
+	}
 	if committed < 0 && floor >= 0 {
 		g.h.Note(CommitBack, partition, floor, "the coordinator knows no commit, this one was confirmed")
 		return
@@ -120,6 +128,13 @@ func (g *Group) Observed(partition int32, committed, floor int64) {
 	if committed > p.read {
 		g.h.Note(CommitBeyond, partition, committed, "the group has read up to %d", p.read-1)
 	}
+}
+
+// Stale is how many answers were from before.
+func (g *Group) Stale() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.mu.stale
 }
 
 // plausible: an offset that the coordinator gave out is not below what was confirmed, unless a commit whose answer nobody got named it, and

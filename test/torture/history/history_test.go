@@ -142,11 +142,16 @@ func TestGroupCheckerFails(t *testing.T) {
 		}
 	}
 	handOver := func(g *Group) { g.Revoked("a", 0); g.Assigned("b", 0) }
-	f("nothing", func(g *Group) { polls(g, "a", 3); handOver(g); polls(g, "b", 3, 4); g.Observed(0, 3, g.Floors()[0]) })
+	f("nothing", func(g *Group) {
+		polls(g, "a", 3)
+		handOver(g)
+		polls(g, "b", 3, 4)
+		g.Observed(0, 3, g.Floors()[0], true)
+	})
 	f("two members at once", func(g *Group) { g.Assigned("b", 0); polls(g, "b", 3, 4); polls(g, "a", 3) })
 	f("a commit without an answer is applied late", func(g *Group) {
 		g.Attempt(0, 2)
-		g.Observed(0, 2, g.Floors()[0])
+		g.Observed(0, 2, g.Floors()[0], true)
 		handOver(g)
 		polls(g, "b", 2, 3)
 	})
@@ -155,7 +160,7 @@ func TestGroupCheckerFails(t *testing.T) {
 		polls(g, "a", 3)
 		g.Attempt(0, 4)
 		g.Confirmed(0, 4)
-		g.Observed(0, 3, floor)
+		g.Observed(0, 3, floor, true)
 	})
 	f("the next owner begins too early", func(g *Group) { handOver(g); polls(g, "b", 0) }, CommitBack)
 	f("the next owner begins at a commit that was overwritten", func(g *Group) {
@@ -169,21 +174,30 @@ func TestGroupCheckerFails(t *testing.T) {
 	f("the next owner begins too late", func(g *Group) { handOver(g); polls(g, "b", 4) }, Invented, GroupSkipped)
 	f("a member skips", func(g *Group) { polls(g, "a", 4) }, SkippedPoll, GroupSkipped)
 	f("a member goes back", func(g *Group) { polls(g, "a", 2) }, NonMonotonicPoll)
-	f("the coordinator forgot", func(g *Group) { g.Observed(0, -1, g.Floors()[0]) }, CommitBack)
+	f("a deposed coordinator answers", func(g *Group) {
+		polls(g, "a", 3)
+		g.Attempt(0, 4)
+		g.Confirmed(0, 4)
+		g.Observed(0, 3, g.Floors()[0], false)
+		if g.Observed(0, -1, g.Floors()[0], false); g.Stale() != 2 {
+			t.Errorf("%d stale answers", g.Stale())
+		}
+	})
+	f("the coordinator forgot", func(g *Group) { g.Observed(0, -1, g.Floors()[0], true) }, CommitBack)
 	f("the coordinator knows an old commit", func(g *Group) {
 		polls(g, "a", 3)
 		g.Attempt(0, 4)
 		g.Confirmed(0, 4)
-		g.Observed(0, 3, g.Floors()[0])
+		g.Observed(0, 3, g.Floors()[0], true)
 	}, CommitBack)
-	f("the coordinator knows a commit of nobody", func(g *Group) { polls(g, "a", 3, 4); g.Observed(0, 4, 3) }, Invented)
+	f("the coordinator knows a commit of nobody", func(g *Group) { polls(g, "a", 3, 4); g.Observed(0, 4, 3, true) }, Invented)
 	f("the group stops early", func(g *Group) {
 		g.Reach([]int64{3})
 		if g.Reach([]int64{4}); g.Reaches([]int64{4}) || !g.Reaches([]int64{3}) {
 			t.Error("Reaches differs from Reach")
 		}
 	}, Unread)
-	f("a commit lies beyond what was read", func(g *Group) { g.Attempt(0, 9); g.Observed(0, 9, 3) }, CommitBeyond)
+	f("a commit lies beyond what was read", func(g *Group) { g.Attempt(0, 9); g.Observed(0, 9, 3, true) }, CommitBeyond)
 }
 
 func polls(g *Group, member string, offsets ...int64) {
