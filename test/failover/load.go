@@ -122,9 +122,9 @@ func readBack(ctx context.Context, c *proc.Cluster, partitions int, h *history.H
 	look := h.Look("the last reader")
 	for acked := h.Acked(); look.Count() < acked; { // a failed send may add to them
 		cl.PollFetches(ctx).EachRecord(func(r *kgo.Record) { look.Take(r.Partition, r.Offset, r.Key, r.Value) })
-		if ctx.Err() != nil {
+		if ctx.Err() != nil { // no word on what may be there
 			h.Note(history.Unread, -1, -1, "%d records were read, %d acknowledged", look.Count(), acked)
-			break
+			return ctx.Err()
 		}
 	}
 	h.Check(look)

@@ -125,7 +125,7 @@ func underLoad(ctx context.Context, o options, run *run, r *report) error {
 	err := run.play(ctx, o, r)
 	stop()
 	err = errors.Join(err, <-loaded)
-	read, cancel := context.WithTimeout(ctx, settleLimit)
+	read, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleLimit) // also after Ctrl-C
 	defer cancel()
 	err = errors.Join(err, readBack(read, run.site.Cluster, o.partitions, h))
 	r.Acked = h.Acked()
