@@ -248,6 +248,28 @@ func (s *Store) SetDraining(ctx context.Context, id base.BrokerID, draining bool
 	return wrapKV(err, fmt.Sprintf("drain broker %d", id))
 }
 
+// UnregisterBroker forgets a broker that is gone for good; the replicas that it holds stay assigned to it, dead, until they are
+// reassigned. Should it come back, its disk is taken for a new one: it loses its place in every ISR and ELR, and with that
+// what only it has. kerr.BrokerIDNotRegistered; kerr.InvalidRequest where it serves.
+func (s *Store) UnregisterBroker(ctx context.Context, id base.BrokerID) error {
+	for range casAttempts {
+		b, ok, err := s.readBroker(ctx, id) // not of the image: a refusal is final for whoever asks
+		switch {
+		case err != nil:
+			return err
+		case !ok:
+			return refuse(kerr.BrokerIDNotRegistered, "Broker ID %d is not currently registered", id)
+		case !b.Fenced:
+			return refuse(kerr.InvalidRequest, "Broker %d serves: stop it before it is unregistered.", id)
+		}
+		committed, err := s.write(ctx, "unregister broker", []Cmp{Unchanged(brokerKey(id), b.Rev)}, []Op{Delete(brokerKey(id))})
+		if err != nil || committed {
+			return wrapKV(err, fmt.Sprintf("unregister broker %d", id))
+		}
+	}
+	return fmt.Errorf("unregister broker %d: %w", id, errLostRace)
+}
+
 func staleUnless(b *Broker, epoch int64) error {
 	if b.Epoch != epoch {
 		return fmt.Errorf("registered in epoch %d, not %d: %w", b.Epoch, epoch, kerr.StaleBrokerEpoch)

@@ -369,3 +369,38 @@ func TestCreationWhileAnotherStarts(t *testing.T) {
 		}
 	}
 }
+
+// TestUnregisterBroker: one that serves stays, a dead one goes with its replicas left assigned, and comes back as one whose disk is new.
+func TestUnregisterBroker(t *testing.T) {
+	kv := memkv.New(memkv.Options{})
+	defer kv.Close()
+	stores, epochs, reign := trio(t, kv)
+	s := stores[1]
+	threefold(t, s, "t", 1)
+	if err := s.UnregisterBroker(t.Context(), 9); !errors.Is(err, kerr.BrokerIDNotRegistered) {
+		t.Errorf("nobody: %v", err)
+	}
+	if err := s.UnregisterBroker(t.Context(), 3); !errors.Is(err, kerr.InvalidRequest) {
+		t.Errorf("one that serves: %v", err)
+	}
+	if err := s.FenceBroker(t.Context(), reign, 3, epochs[3]); err != nil {
+		t.Fatal(err)
+	}
+	if err := stores[2].UnregisterBroker(t.Context(), 3); err != nil { // its image may be behind
+		t.Fatal(err)
+	}
+	catchUp(t, s, stores[2])
+	if b, ok := s.Image().BrokerByID(3); ok {
+		t.Errorf("still registered: %+v", b)
+	}
+	if p := &s.Image().Topics()[0].Partitions[0]; !slices.Contains(p.Replicas, 3) {
+		t.Errorf("replicas %v", p.Replicas)
+	}
+	if err := s.UnregisterBroker(t.Context(), 3); !errors.Is(err, kerr.BrokerIDNotRegistered) {
+		t.Errorf("twice: %v", err)
+	}
+	again, epoch := brokerStore(t, kv, 3, "a")
+	if b, _ := again.Image().BrokerByID(3); epoch <= epochs[3] || !b.Fenced || !b.Wiped {
+		t.Errorf("back in epoch %d after %d: %+v", epoch, epochs[3], b)
+	}
+}
