@@ -60,10 +60,11 @@ func (s *Server) moveToDir(img image, tp base.TopicPartition, dir string) error 
 	if dir != s.opts.LogDir {
 		return kerr.LogDirNotFound
 	}
-	if _, ok := img.Partition(tp); !ok {
+	p, ok := img.Partition(tp)
+	if !ok {
 		return kerr.UnknownTopicOrPartition
 	}
-	_, err := s.deps.ingest.Status(tp)
+	_, err := s.deps.ingest.ReplicaStatus(p)
 	if err != nil && !errors.Is(err, kerr.KafkaStorageError) && !base.IsCorruption(err) {
 		return kerr.ReplicaNotAvailable
 	}

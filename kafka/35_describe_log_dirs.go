@@ -6,14 +6,14 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sys/unix"
-
-	"github.com/varvelog/varve/internal/base"
 )
 
 // DescribeLogDirs (35), versions 1-5.
 //
 // There is one directory. A partition's size is what it has on this broker's disk, not what is tiered (KIP-405 does the same).
-// Null topics mean all; partitions that are not here are left out. v4 shows the disk's total and usable bytes (KIP-827), v5
+// Null topics mean all; partitions that are not here are left out, those that this broker only follows are here. The offset lag
+// of a replica is what its own high watermark is ahead of its log, 0 for all but one that has just started over
+// (ReplicaManager.getLogEndOffsetLag); there are no future replicas. v4 shows the disk's total and usable bytes (KIP-827), v5
 // whether the directory is cordoned (KIP-1066), which ours never is.
 func handleDescribeLogDirs(s *Server, _ context.Context, r *request) (kmsg.Response, error) {
 	req := r.Request.(*kmsg.DescribeLogDirsRequest)
@@ -37,12 +37,12 @@ func handleDescribeLogDirs(s *Server, _ context.Context, r *request) (kmsg.Respo
 			if req.Topics != nil && !wanted[topic.Name][int32(i)] {
 				continue
 			}
-			st, err := s.deps.ingest.Status(base.TopicPartition{Topic: topic.Name, Partition: int32(i)})
+			st, err := s.deps.ingest.ReplicaStatus(&topic.Partitions[i])
 			if err != nil {
 				continue // not on this broker
 			}
 			p := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
-			p.Partition, p.Size = int32(i), st.HotBytes
+			p.Partition, p.Size, p.OffsetLag = int32(i), st.HotBytes, int64(max(st.HighWatermark-st.LogEnd, 0))
 			out.Partitions = append(out.Partitions, p)
 		}
 		if len(out.Partitions) > 0 {

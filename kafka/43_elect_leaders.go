@@ -11,8 +11,9 @@ import (
 
 // ElectLeaders (43), versions 0-2 (KIP-183, KIP-460).
 //
-//   - Every partition has one replica, which is its preferred leader while it is alive: 84. Where it has no leader no other can
-//     be elected: 80 for a preferred election, 83 for an unclean one (ReplicationControlManager.electLeader).
+//   - Preferred: the first replica becomes the leader. 84 where it is, 80 where it is not alive and in sync, or is being drained.
+//   - Unclean: a partition without a leader gets a live replica as its leader, whatever that lacks; committed records may be lost.
+//     84 where it has a leader, 83 where no replica is alive.
 //   - Null topics mean all; then what needs no election is left out, but every topic is named. No topics answer nothing,
 //     whatever the type.
 //
@@ -20,20 +21,33 @@ import (
 func handleElectLeaders(s *Server, _ context.Context, r *request) (kmsg.Response, error) {
 	req := r.Request.(*kmsg.ElectLeadersRequest)
 	resp := req.ResponseKind().(*kmsg.ElectLeadersResponse)
+	ctx, cancel := s.requestTimeout(req.TimeoutMillis)
+	defer cancel()
 	img := s.deps.meta.Image()
 	var refused error
 	if req.ElectionType != electPreferred && req.ElectionType != electUnclean && (req.Topics == nil || len(req.Topics) > 0) {
 		refused = refuse(kerr.InvalidRequest, "Unknown election type "+itoa(int32(req.ElectionType)))
 	}
 	resp.ErrorCode = r.code(refused)
-	for _, t := range s.electable(img, req) {
+	topics := s.electable(img, req)
+	var tps []base.TopicPartition
+	for _, t := range topics {
+		for _, index := range t.Partitions {
+			tps = append(tps, base.TopicPartition{Topic: t.Topic, Partition: index})
+		}
+	}
+	errs := changePartitions(tps, func(i int) error {
+		if refused != nil {
+			return refused
+		}
+		return s.electLeader(ctx, img, tps[i], req.ElectionType == electUnclean)
+	})
+	for _, t := range topics {
 		out := kmsg.NewElectLeadersResponseTopic()
 		out.Topic = t.Topic
 		for _, index := range t.Partitions {
-			err := refused
-			if err == nil {
-				err = electLeader(img, base.TopicPartition{Topic: t.Topic, Partition: index}, req.ElectionType)
-			}
+			err := errs[0]
+			errs = errs[1:]
 			p := kmsg.NewElectLeadersResponseTopicPartition()
 			p.Partition = index
 			p.ErrorCode, p.ErrorMessage = r.code(err), messageOf(err)
@@ -73,19 +87,13 @@ func (s *Server) electable(img image, req *kmsg.ElectLeadersRequest) []kmsg.Elec
 	return all
 }
 
-// electLeader says why no leader is elected for a partition.
-func electLeader(img image, tp base.TopicPartition, kind int8) error {
+// electLeader has the leader of a partition elected, and says why not in Kafka's words (ReplicationControlManager.electLeader).
+func (s *Server) electLeader(ctx context.Context, img image, tp base.TopicPartition, unclean bool) error {
 	if _, ok := img.Topic(tp.Topic); !ok {
 		return refuse(kerr.UnknownTopicOrPartition, "No such topic as "+tp.Topic)
 	}
-	p, ok := img.Partition(tp)
-	switch {
-	case !ok:
+	if _, ok := img.Partition(tp); !ok {
 		return refuse(kerr.UnknownTopicOrPartition, "No such partition as "+tp.String())
-	case kind == electUnclean && p.Leader >= 0, len(p.Replicas) > 0 && p.Leader == p.Replicas[0]:
-		return refuse(kerr.ElectionNotNeeded, "Leader election not needed for topic partition.")
-	case kind == electUnclean:
-		return refuse(kerr.EligibleLeadersNotAvailable, "Eligible topic partition leaders are not available.")
 	}
-	return refuse(kerr.PreferredLeaderNotAvailable, "The preferred leader was not available.")
+	return s.deps.meta.ElectLeader(ctx, tp, unclean)
 }

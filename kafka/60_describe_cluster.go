@@ -7,8 +7,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// DescribeCluster (60), versions 0-2 (KIP-700). v1: an endpoint type other than brokers is 114 (KIP-919); v2: fenced brokers, of which
-// there are none: a broker that is not registered is not there.
+// DescribeCluster (60), versions 0-2 (KIP-700). v1: an endpoint type other than brokers is 114 (KIP-919); v2: fenced brokers,
+// where the request asks for them (KIP-1073). The controller is any broker that takes admin requests.
 func handleDescribeCluster(s *Server, _ context.Context, r *request) (kmsg.Response, error) {
 	req := r.Request.(*kmsg.DescribeClusterRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeClusterResponse)
@@ -26,9 +26,13 @@ func handleDescribeCluster(s *Server, _ context.Context, r *request) (kmsg.Respo
 	if req.IncludeClusterAuthorizedOperations {
 		resp.ClusterAuthorizedOperations = clusterOperations
 	}
-	for _, b := range s.brokers(img) {
+	brokers := s.brokers(img)
+	if req.IncludeFencedBrokers {
+		brokers = img.AllBrokers()
+	}
+	for _, b := range brokers {
 		nb := kmsg.NewDescribeClusterResponseBroker()
-		nb.NodeID, nb.Host, nb.Port, nb.Rack = int32(b.ID), b.Host, b.Port, b.Rack
+		nb.NodeID, nb.Host, nb.Port, nb.Rack, nb.IsFenced = int32(b.ID), b.Host, b.Port, b.Rack, b.Fenced
 		resp.Brokers = append(resp.Brokers, nb)
 	}
 	return resp, nil

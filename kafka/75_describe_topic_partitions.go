@@ -14,6 +14,7 @@ import (
 //   - At most min(2000, limit) partitions come in one answer; the cursor says where the next one starts (inclusive). Where topics are
 //     named, the cursor's must be one of them (42).
 //   - A name that does not exist is 3, one that cannot be is 17. Nothing is created.
+//   - A partition without a leader has leader -1 and, unlike in Metadata, no error. The last known ELR is never kept.
 func handleDescribeTopicPartitions(s *Server, _ context.Context, r *request) (kmsg.Response, error) {
 	req := r.Request.(*kmsg.DescribeTopicPartitionsRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeTopicPartitionsResponse)
@@ -21,7 +22,7 @@ func handleDescribeTopicPartitions(s *Server, _ context.Context, r *request) (km
 	names, all, ok := namesToDescribe(img, req)
 	if !ok {
 		for _, name := range names {
-			resp.Topics = append(resp.Topics, missingPartitions(name, r.code(kerr.InvalidRequest)))
+			resp.Topics = append(resp.Topics, missingPartitions(name, r.code(kerr.InvalidRequest), noOperations))
 		}
 		return resp, nil
 	}
@@ -44,7 +45,7 @@ func handleDescribeTopicPartitions(s *Server, _ context.Context, r *request) (km
 			}
 			r.note(code)
 			if !all {
-				resp.Topics = append(resp.Topics, missingPartitions(name, code))
+				resp.Topics = append(resp.Topics, missingPartitions(name, code, topicOperations))
 			}
 			continue
 		}
@@ -90,10 +91,9 @@ func namesToDescribe(img image, req *kmsg.DescribeTopicPartitionsRequest) (names
 	return names, false, ok
 }
 
-func missingPartitions(name string, code int16) kmsg.DescribeTopicPartitionsResponseTopic {
+func missingPartitions(name string, code int16, operations int32) kmsg.DescribeTopicPartitionsResponseTopic {
 	t := kmsg.NewDescribeTopicPartitionsResponseTopic()
-	t.Topic, t.ErrorCode = text(name), code
-	t.AuthorizedOperations = noOperations
+	t.Topic, t.ErrorCode, t.AuthorizedOperations = text(name), code, operations
 	return t
 }
 
@@ -109,7 +109,7 @@ func describePartitions(img image, topic *metadataTopic, from, to int) kmsg.Desc
 		out.EligibleLeaderReplicas, out.LastKnownELR = brokerIDs(p.ELR), []int32{}
 		out.OfflineReplicas = offline(live, p.Replicas)
 		if p.Leader < 0 || !live[p.Leader] {
-			out.LeaderID, out.ErrorCode = -1, kerr.LeaderNotAvailable.Code
+			out.LeaderID = -1
 		}
 		t.Partitions = append(t.Partitions, out)
 	}

@@ -100,6 +100,9 @@ var kafkaText = map[int16]string{
 	-1:  "The server experienced an unexpected error when processing the request.",
 	3:   "This server does not host this topic-partition.",
 	15:  "The coordinator is not available.",
+	80:  "The preferred leader was not available.",
+	83:  "Eligible topic partition leaders are not available.",
+	84:  "Leader election not needed for topic partition.",
 	100: "This server does not host this topic ID.",
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -343,6 +344,13 @@ func (f *fakeIngest) EpochEnd(tp base.TopicPartition, _, epoch base.LeaderEpoch)
 func (f *fakeIngest) Status(tp base.TopicPartition) (ingest.Status, error) {
 	end, err := f.end(tp)
 	return ingest.Status{HotBytes: int64(end) * 100}, err
+}
+
+func (f *fakeIngest) ReplicaStatus(p *metadata.Partition) (ingest.Status, error) {
+	if !slices.Contains(p.Replicas, 1) {
+		return ingest.Status{}, kerr.NotLeaderForPartition
+	}
+	return f.Status(p.TP)
 }
 
 // fakeFetch reads what fakeIngest keeps. It waits only where park is set.

@@ -35,6 +35,8 @@ type Options struct {
 	Advertised func() (host string, port int32)
 	// Controller takes brokers' heartbeats. Nil: this broker is never the controller.
 	Controller Controller
+	// Voters tells which brokers have a member of etcd, and how those are. Nil: the controller alone.
+	Voters func(ctx context.Context) ([]Voter, error)
 	// LogDir is the absolute path that DescribeLogDirs shows.
 	LogDir string
 

@@ -2,7 +2,9 @@ package kafka
 
 import (
 	"context"
+	"errors"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/varvelog/varve/coordinator/group"
@@ -30,6 +32,7 @@ type image interface {
 	Topics() []*metadata.Topic
 	Partition(tp base.TopicPartition) (*metadata.Partition, bool)
 	Brokers() []metadata.Broker
+	AllBrokers() []metadata.Broker
 	Broker() *metadata.BrokerConfig
 }
 
@@ -44,6 +47,10 @@ type cluster interface {
 	IncrementalAlterConfigs(ctx context.Context, r metadata.Resource, ops []metadata.ConfigOp, validateOnly bool) error
 	ReplaceConfigs(ctx context.Context, r metadata.Resource, configs map[string]*string, validateOnly bool) error
 	NextProducerID(ctx context.Context) (base.ProducerID, error)
+	ElectLeader(ctx context.Context, tp base.TopicPartition, unclean bool) error
+	Reassign(ctx context.Context, tp base.TopicPartition, target []base.BrokerID) error
+	CancelReassignment(ctx context.Context, tp base.TopicPartition) error
+	UnregisterBroker(ctx context.Context, id base.BrokerID) error
 }
 
 // receipt is ingest.Receipt.
@@ -58,6 +65,8 @@ type appender interface {
 	DeleteRecords(ctx context.Context, tp base.TopicPartition, to base.Offset) (base.Offset, error)
 	EpochEnd(tp base.TopicPartition, currentEpoch, epoch base.LeaderEpoch) (base.LeaderEpoch, base.Offset, error)
 	Status(tp base.TopicPartition) (ingest.Status, error)
+	// ReplicaStatus is Status also where this broker only follows.
+	ReplicaStatus(p *metadata.Partition) (ingest.Status, error)
 }
 
 // reader is fetch.Service.
@@ -97,6 +106,17 @@ type ingestAppender struct{ *ingest.Ingest }
 
 func (a ingestAppender) Append(ctx context.Context, acks int16, timeoutMs int32, reqs []ingest.AppendRequest) receipt {
 	return a.Ingest.Append(ctx, acks, timeoutMs, reqs)
+}
+
+// ReplicaStatus is Status also where this broker only follows: kerr.NotLeaderForPartition where it has no replica.
+func (a ingestAppender) ReplicaStatus(p *metadata.Partition) (ingest.Status, error) {
+	status, err := a.Ingest.Status(p.TP)
+	if errors.Is(err, kerr.NotLeaderForPartition) {
+		if replica := a.Ingest.Replica(p.Log); replica != nil {
+			return replica.Status(), nil
+		}
+	}
+	return status, err
 }
 
 // Short names for the parts of an image that handlers pass around.
