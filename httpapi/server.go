@@ -27,6 +27,7 @@ type Options struct {
 	Ready   func() error                            // why the broker cannot serve now, nil when it can; always ready when nil
 	Metrics http.Handler                            // the /metrics page; 404 when nil
 	Topics  func(name string) (any, error)          // a Topic or ErrNotFound; 404 when nil
+	Admin   Admin                                   // the cluster's state and changes
 	Listen  func(addr string) (net.Listener, error) // the network seam; TCP when nil
 	Logger  *slog.Logger                            // slog.Default() when nil
 	// Profiling adds /debug/pprof/. Whoever reaches it can read memory and slow the broker down.
@@ -74,6 +75,7 @@ func (s *Server) routes() http.Handler {
 	if s.o.Topics != nil {
 		mux.HandleFunc("GET /v1/topics/{name}", s.topic)
 	}
+	s.o.Admin.routes(mux)
 	if s.o.Profiling {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

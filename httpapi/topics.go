@@ -6,7 +6,7 @@ import (
 	"net/http"
 )
 
-// ErrNotFound is what Options.Topics answers for a topic that does not exist: a 404.
+// ErrNotFound is what the functions of Options return for a topic, broker or voter that does not exist: a 404.
 var ErrNotFound = errors.New("not found")
 
 // Topic is the answer of GET /v1/topics/NAME.
@@ -36,15 +36,8 @@ type Partition struct {
 }
 
 func (s *Server) topic(w http.ResponseWriter, r *http.Request) {
-	answer, err := s.o.Topics(r.PathValue("name"))
-	switch {
-	case errors.Is(err, ErrNotFound):
-		writeJSON(w, http.StatusNotFound, map[string]string{"error": err.Error()})
-	case err != nil:
-		writeJSON(w, http.StatusInternalServerError, map[string]string{"error": err.Error()})
-	default:
-		writeJSON(w, http.StatusOK, answer)
-	}
+	topic, err := s.o.Topics(r.PathValue("name"))
+	answer(w, topic, err)
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
