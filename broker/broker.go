@@ -239,7 +239,7 @@ func (b *Broker) startTelemetry(ctx context.Context) (err error) {
 
 func (b *Broker) startHTTP(context.Context) error {
 	b.http = httpapi.New(httpapi.Options{
-		Addr: b.cfg.HTTPAddr, Ready: b.ready, Metrics: http.HandlerFunc(b.telemetry.Handler.ServeHTTP), Topics: b.topic,
+		Addr: b.cfg.HTTPAddr, Ready: b.ready, Metrics: http.HandlerFunc(b.telemetry.Handler.ServeHTTP), Topics: b.topic, Admin: b.admin(),
 		Listen: func(addr string) (net.Listener, error) { return b.seams.Listen("tcp", addr) },
 		Logger: b.log, Profiling: b.cfg.Profiling,
 	})

@@ -350,8 +350,8 @@ func (b *Broker) startKafka(context.Context) error {
 	}
 	b.kafka = kafka.New(kafka.Options{
 		BrokerID: base.BrokerID(b.cfg.NodeID), Meta: b.meta, Ingest: b.ingest, Fetch: b.fetch, Groups: b.groups,
-		Controller: controllerSeam{b.controller},
-		LogDir:     b.cfg.DataDir, Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter, Tracer: b.telemetry.Tracer,
+		Controller: controllerSeam{b.controller}, Voters: b.voters(),
+		LogDir: b.cfg.DataDir, Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter, Tracer: b.telemetry.Tracer,
 		Limits: limits,
 	})
 	go func() { // ends with the listener, which stopKafka closes
