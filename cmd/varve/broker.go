@@ -5,5 +5,5 @@ import (
 )
 
 func newBrokerCommand(a *app) *cobra.Command {
-	return noun("broker", "Look at the brokers", newBrokerList(a))
+	return noun("broker", "Look at the brokers, empty them, forget dead ones", newBrokerList(a), newBrokerDrain(a), newBrokerUnregister(a))
 }

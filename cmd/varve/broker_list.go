@@ -39,14 +39,20 @@ func newBrokerList(a *app) *cobra.Command {
 	}
 }
 
-func brokerRows(meta kadm.Metadata) []brokerRow {
-	leads, replicas := map[int32]int{}, map[int32]int{}
+// held counts the partitions that each broker leads, and those that it has a replica of.
+func held(meta kadm.Metadata) (leads, replicas map[int32]int) {
+	leads, replicas = map[int32]int{}, map[int32]int{}
 	meta.Topics.EachPartition(func(p kadm.PartitionDetail) {
 		leads[p.Leader]++
 		for _, r := range p.Replicas {
 			replicas[r]++
 		}
 	})
+	return leads, replicas
+}
+
+func brokerRows(meta kadm.Metadata) []brokerRow {
+	leads, replicas := held(meta)
 	rows := []brokerRow{}
 	for _, b := range meta.Brokers {
 		r := brokerRow{

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -101,7 +102,7 @@ func TestCommandLine(t *testing.T) {
 		test func(*testing.T, *cli)
 	}{
 		{"topic", testTopicCommands}, {"config", testConfigCommands}, {"produce and consume", testProduceConsume},
-		{"group", testGroupCommands}, {"cluster", testClusterCommands}, {"tiers and bucket", testTiersAndBucket},
+		{"group", testGroupCommands}, {"cluster", testClusterCommands}, {"membership", testMembership}, {"tiers and bucket", testTiersAndBucket},
 		{"bench", testBenchCommands}, {"errors", testErrors},
 	} {
 		t.Run(step.name, func(t *testing.T) { step.test(t, &cli{t, c.node}) })
@@ -215,6 +216,47 @@ func testClusterCommands(t *testing.T, c *cli) {
 	}
 	if rows := decode[[]brokerRow](t, c.ok("", "broker", "list", "--output", "json")); len(rows) != 1 || rows[0].NodeID != 1 {
 		t.Errorf("%+v", rows)
+	}
+}
+
+func testMembership(t *testing.T, c *cli) {
+	yes, no := true, false
+	status := decode[clusterStatus](t, c.ok("", "cluster", "status", "--output", "json"))
+	if len(status.Brokers) != 1 || len(status.Voters) != 1 || status.ClusterID == "" || status.Controller != 1 || status.Partitions == 0 ||
+		status.Offline+status.UnderReplicated+status.Reassigning != 0 {
+		t.Fatalf("%+v", status)
+	}
+	b, v := status.Brokers[0], status.Voters[0]
+	if b.NodeID != 1 || b.Address != c.node.Kafka || b.Fenced || !b.Controller || *b.Draining != no || *b.Voter != yes || *b.NewDisk != no || b.Leads != status.Partitions {
+		t.Errorf("%+v", b)
+	}
+	if v.NodeID != 1 || !v.Leader || !v.Healthy || v.Learner || v.Address == "" || v.RaftTerm == 0 || v.DBBytes == 0 {
+		t.Errorf("%+v", v)
+	}
+	c.ok("", "broker", "drain", "1")
+	if out := c.ok("", "cluster", "status"); !regexp.MustCompile(`\n1 .* serves, draining  true  +true  `).MatchString(out) || !strings.Contains(out, "leader  healthy") {
+		t.Error(out)
+	}
+	c.ok("", "broker", "drain", "1", "--cancel")
+	if out := c.ok("", "cluster", "status"); strings.Contains(out, "draining") {
+		t.Error(out)
+	}
+	c.fails("broker 9 is not registered", "broker", "drain", "9")
+	c.fails("choose one", "broker", "drain", "1", "--cancel", "--wait")
+	c.fails("has replicas of", "broker", "unregister", "1")
+	c.fails("serves: stop it", "broker", "unregister", "1", "--force")
+	c.fails("not currently registered (BROKER_ID_NOT_REGISTERED", "broker", "unregister", "9")
+	c.fails("is no broker's id", "broker", "unregister", "one")
+	c.fails("only voter", "cluster", "remove-voter", "1")
+	c.fails("broker 9 is no voter", "cluster", "remove-voter", "9")
+	c.fails("broker 9 is no voter", "cluster", "replace-voter", "9", "2@127.0.0.1:1")
+	c.fails("broker 9 is no voter", "cluster", "move-controller", "9")
+	c.ok("", "cluster", "move-controller", "1")
+	c.fails("1 is a voter already", "cluster", "add-voter", "1@127.0.0.1:1")
+	c.fails("want ID@HOST:PORT", "cluster", "add-voter", "127.0.0.1:1")
+	status2, out, errs := c.run("", "cluster", "status", "--output", "json", "--http", "127.0.0.1:1")
+	if got := decode[clusterStatus](t, out); status2 != 0 || got.Voters != nil || got.Brokers[0].Draining != nil || !strings.Contains(errs, "unknown") {
+		t.Errorf("without HTTP: status %d, %s, %q", status2, out, errs)
 	}
 }
 

@@ -36,6 +36,13 @@ func (a *app) dial(ctx context.Context, opts ...kgo.Opt) (*kgo.Client, error) {
 
 // withAdmin makes a command's body of a function that needs an administrative client and ends within --timeout.
 func (a *app) withAdmin(do func(ctx context.Context, adm *kadm.Client, args []string) error) func(*cobra.Command, []string) error {
+	return a.withClient(func(ctx context.Context, cl *kgo.Client, args []string) error {
+		return do(ctx, kadm.NewClient(cl), args)
+	})
+}
+
+// withClient is withAdmin for what an administrative client has no request for.
+func (a *app) withClient(do func(ctx context.Context, cl *kgo.Client, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		ctx, cancel := context.WithTimeoutCause(cmd.Context(), a.timeout, fmt.Errorf("no answer within --timeout %s", a.timeout))
 		defer cancel()
@@ -44,7 +51,7 @@ func (a *app) withAdmin(do func(ctx context.Context, adm *kadm.Client, args []st
 			return err
 		}
 		defer cl.Close()
-		if err := do(ctx, kadm.NewClient(cl), args); err != nil {
+		if err := do(ctx, cl, args); err != nil {
 			if ctx.Err() != nil && !errors.Is(err, errReported) {
 				return context.Cause(ctx)
 			}

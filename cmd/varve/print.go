@@ -63,6 +63,11 @@ func cell(v any) string {
 			return "-"
 		}
 		return strconv.FormatInt(*x, 10)
+	case *bool:
+		if x == nil {
+			return "-"
+		}
+		return strconv.FormatBool(*x)
 	case []int32:
 		s := make([]string, len(x))
 		for i, n := range x {
