@@ -218,7 +218,7 @@ func (f *follower) apply(nowMs int64) error {
 func (f *follower) followsLocked() error {
 	m := &f.p.mu
 	switch {
-	case m.damaged || m.dropped:
+	case m.dropped, m.damaged && f.in.StartOver == nil:
 		return f.p.errLocked()
 	case m.err == nil || m.following != f.in.Epoch:
 		return fmt.Errorf("replicate %s under epoch %d, now %d: %w", m.tp, f.in.Epoch, max(m.following, m.epoch), kerr.FencedLeaderEpoch)
@@ -364,6 +364,7 @@ func (f *follower) startOverLocked() error {
 		return err
 	}
 	f.w.Truncate(p.log, 0, m.end)
+	m.damaged, m.err = false, kerr.NotLeaderForPartition
 	m.cuts++
 	f.wrote = true
 	m.tail, f.cut = batchQueue{}, true

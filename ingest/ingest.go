@@ -125,6 +125,7 @@ type Ingest struct {
 	sealedC chan struct{}
 	isr     *isrWriter
 	follows *replicator // nil where Options.Replication is
+	repairs *repairs
 	metrics *metrics
 	// live is the brokers of the image that onImage saw last.
 	live atomic.Pointer[replica.Live]
@@ -153,7 +154,7 @@ func New(opts Options) (*Ingest, error) {
 	g.tail = newTail(opts.TailBytes)
 	g.pipe = newPipeline(g)
 	g.work = newWorkset()
-	g.isr = newISRWriter(g)
+	g.isr, g.repairs = newISRWriter(g), newRepairs(g)
 	if opts.Replication != nil {
 		g.follows = newReplicator(g, *opts.Replication)
 	}
@@ -173,6 +174,7 @@ func (g *Ingest) Start() {
 	g.group.Go(g.pipe.watch)
 	g.group.Go(g.housekeep)
 	g.group.Go(g.tickReplicas)
+	g.group.Go(g.repairs.run)
 	for range proposers {
 		g.group.Go(g.isr.run)
 	}
@@ -375,6 +377,9 @@ func (g *Ingest) followTopic(old, image *metadata.Image, t *metadata.Topic, seen
 func (g *Ingest) assign(p *Partition, image *metadata.Image, state *metadata.Partition, topic *metadata.Topic) (stays bool) {
 	if p.knows(state.Rev) {
 		return true
+	}
+	if p.isDamaged() && len(state.Replicas) > 1 {
+		g.repairs.push(p.log, state.TP)
 	}
 	leader := base.BrokerID(-1)
 	role := g.roleOf(image, state)

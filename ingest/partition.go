@@ -132,6 +132,9 @@ func (p *Partition) damage(err error) {
 	p.mu.damaged, p.mu.err = true, kerr.KafkaStorageError
 	answers := p.resignLocked(kerr.KafkaStorageError)
 	p.wakeLocked()
+	if p.mu.rev > 0 {
+		p.g.repairs.push(p.log, p.mu.tp)
+	}
 	p.mu.Unlock()
 	p.g.settle(answers)
 }

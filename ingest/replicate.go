@@ -166,6 +166,10 @@ func (r *replicator) change(fetching *service.Group, news map[base.LogID]followe
 	begins := map[base.BrokerID][]replica.Assignment{}
 	for _, p := range parts {
 		f := news[p.log]
+		if current, _, ok := r.g.opts.Meta.Image().Log(p.log); ok && p.damagedBeside(current, r.g.opts.Broker) {
+			r.renew(fetching, p, f)
+			continue
+		}
 		state, ok := p.followerState(f.epoch)
 		if !ok {
 			continue // the image has moved on, or the partition is out of service
@@ -179,6 +183,22 @@ func (r *replicator) change(fetching *service.Group, news map[base.LogID]followe
 	for leader, as := range begins {
 		r.fetcher(fetching, leader).Follow(as...)
 	}
+}
+
+// renew drops a damaged log that nobody counts on, and follows it then.
+func (r *replicator) renew(fetching *service.Group, p *Partition, f followed) {
+	r.mu.Lock()
+	r.mu.logs[f.id] = p.log
+	r.mu.Unlock()
+	fetching.Go(func(ctx context.Context) {
+		if _, err := r.StartOver(ctx, f.id, f.epoch, -1); err != nil {
+			r.g.log.Warn("a damaged log cannot start over", slog.String("log", p.log.String()), slog.Any("err", err))
+			if !r.g.sleep(ctx, nil, repairRetry) {
+				return
+			}
+		}
+		r.want(p.log, f)
+	})
 }
 
 func (r *replicator) fetcher(fetching *service.Group, leader base.BrokerID) *replica.Fetcher {
@@ -249,7 +269,7 @@ func (r *replicator) StartOver(ctx context.Context, id replica.ID, epoch base.Le
 	if !ok || p == nil {
 		return replica.LogState{}, errGone(log)
 	}
-	start, err := r.opts.Tail(ctx, log, max(leaderStart, p.tieredEnd()))
+	start, err := r.opts.Tail(ctx, log, max(leaderStart, p.tieredBeyond()))
 	if err != nil {
 		return replica.LogState{}, fmt.Errorf("find the tiered end: %w", err)
 	}
@@ -272,10 +292,12 @@ func (r *replicator) StartOver(ctx context.Context, id replica.ID, epoch base.Le
 	return state, nil
 }
 
-func (p *Partition) tieredEnd() base.Offset {
+// tieredBeyond is an offset of which a follower knows that it is tiered or deleted, when its leader does not have the next one: what
+// the roots say here may be older.
+func (p *Partition) tieredBeyond() base.Offset {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.mu.tieredEnd
+	return max(p.mu.tieredEnd, p.mu.end+1)
 }
 
 // followerState is the log as a fetcher has to know it; false where it does not follow in that epoch, or is out of service.

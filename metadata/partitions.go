@@ -389,6 +389,24 @@ func (s *Store) ElectLeader(ctx context.Context, tp base.TopicPartition, unclean
 	})
 }
 
+// ReportDamage says that this broker's replica of a partition is damaged: it leaves ISR and ELR, and another leads (I14).
+// kerr.EligibleLeadersNotAvailable where no other replica that is alive is in sync: then nothing changes.
+func (s *Store) ReportDamage(ctx context.Context, tp base.TopicPartition) error {
+	self := s.opts.BrokerID
+	return s.changeState(ctx, "report damage", tp, func(i *Image, p *Partition) (controller.State, error) {
+		state, c := p.State(), i.Cluster(nil)
+		if !slices.Contains(p.ISR, self) && !slices.Contains(p.ELR, self) {
+			return state, nil
+		}
+		if !slices.ContainsFunc(p.ISR, func(id base.BrokerID) bool { return id != self && c[id].Alive() }) {
+			return state, kerr.EligibleLeadersNotAvailable
+		}
+		c[self] = controller.Wiped
+		next, _ := controller.Next(state, c, i.Rules(p))
+		return next, nil
+	})
+}
+
 // Reassign moves a partition to other replicas, the preferred leader first (KIP-455). It returns when the reassignment has
 // started; the controller completes it. kerr.InvalidReplicaAssignment, kerr.UnknownTopicOrPartition.
 func (s *Store) Reassign(ctx context.Context, tp base.TopicPartition, target []base.BrokerID) error {

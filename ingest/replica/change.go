@@ -42,14 +42,16 @@ type pulled struct {
 	follower  *Follower
 	notBefore time.Time     // of the next fetch, after an error
 	backoff   time.Duration // of the last error, 0 after a success
+	reported  string        // the last error that was logged
 }
 
-// later puts the next fetch off after an error. It reports whether the error is the first in a row.
-func (p *pulled) later(o *Options, now time.Time) (first bool) {
-	first = p.backoff == 0
+// later puts the next fetch off after an error. It reports whether that is another error than the last one.
+func (p *pulled) later(o *Options, now time.Time, err error) (another bool) {
+	another = p.backoff == 0 || p.reported != err.Error()
+	p.reported = err.Error()
 	p.backoff = nextBackoff(p.backoff, o)
 	p.notBefore = now.Add(p.backoff)
-	return first
+	return another
 }
 
 // nextBackoff doubles from the minimum to the maximum.

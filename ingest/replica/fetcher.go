@@ -341,7 +341,7 @@ func (f *Fetcher) settled() {
 }
 
 func (f *Fetcher) failed(p *pulled, err error) {
-	if p.later(&f.opts, f.opts.Clock.Now()) {
+	if p.later(&f.opts, f.opts.Clock.Now(), err) {
 		level := slog.LevelWarn
 		for _, e := range []*kerr.Error{
 			kerr.NotLeaderForPartition, kerr.FencedLeaderEpoch, kerr.UnknownLeaderEpoch, kerr.UnknownTopicOrPartition, kerr.UnknownTopicID,
