@@ -40,7 +40,7 @@ func (d *SmallDisks) Fill(n *Node, leave int64) error {
 	if err := syscall.Statfs(n.DataDir(), &st); err != nil {
 		return err
 	}
-	take := int64(st.Bavail)*st.Bsize - leave
+	take := int64(st.Bavail*uint64(st.Bsize)) - leave
 	if take <= 0 {
 		return nil
 	}

@@ -238,18 +238,17 @@ func (w *Wheel) Controller(ctx context.Context) (int32, error) {
 	if err != nil {
 		return -1, fmt.Errorf("describe quorum: %w", err)
 	}
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				return -1, fmt.Errorf("describe quorum: %w", err)
-			}
-			if p.LeaderID < 0 {
-				return -1, errors.New("describe quorum: no leader")
-			}
-			return p.LeaderID, nil
-		}
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return -1, errors.New("describe quorum: not one partition")
 	}
-	return -1, errors.New("describe quorum: an empty answer")
+	p := resp.Topics[0].Partitions[0]
+	if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+		return -1, fmt.Errorf("describe quorum: %w", err)
+	}
+	if p.LeaderID < 0 {
+		return -1, errors.New("describe quorum: no leader")
+	}
+	return p.LeaderID, nil
 }
 
 // AwaitController waits until there is one.
