@@ -16,7 +16,7 @@ import (
 const (
 	diskBytes   = 1 << 30
 	diskReserve = 64 << 20 // varve.disk.reserve.bytes
-	wholeLimit  = 3 * time.Minute
+	wholeLimit  = 90 * time.Second
 )
 
 // chaos executes a plan. One goroutine.
