@@ -54,3 +54,10 @@ func FollowsUnder(p *Partition) base.LeaderEpoch {
 	defer p.mu.Unlock()
 	return p.mu.following
 }
+
+// Housekeep seals and trims as a tick does.
+func Housekeep(g *Ingest) {
+	now := g.clock.Now()
+	g.sealDue(g.work.list(), now)
+	g.trim(now)
+}

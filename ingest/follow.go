@@ -231,7 +231,7 @@ func (f *follower) start() (from, old base.Offset, err error) {
 	m := &f.p.mu
 	m.Lock()
 	err = f.followsLocked()
-	old, hotStart, tieredEnd := m.end, m.hotStart, m.tieredEnd
+	old, hotStart := m.end, m.hotStart
 	m.Unlock()
 	to := f.in.TruncateTo
 	switch {
@@ -241,8 +241,8 @@ func (f *follower) start() (from, old base.Offset, err error) {
 		return f.in.StartOver.At, old, nil
 	case to == base.NoOffset || to >= old:
 		return old, old, nil
-	case to < max(hotStart, tieredEnd):
-		return 0, 0, fmt.Errorf("truncate log %s to %d, hot from %d, tiered to %d: %w", f.p.log, to, hotStart, tieredEnd, kerr.OffsetOutOfRange)
+	case to < hotStart: // not below what is tiered: here may lie what the leader never had (safeLocked)
+		return 0, 0, fmt.Errorf("truncate log %s to %d, hot from %d: %w", f.p.log, to, hotStart, kerr.OffsetOutOfRange)
 	}
 	bs, err := f.p.g.store.Read(f.p.log, to, old, 1)
 	if err != nil {
@@ -356,9 +356,6 @@ func (p *Partition) producersAtLocked(off base.Offset) producerTable {
 // startOverLocked drops what is hot.
 func (f *follower) startOverLocked() error {
 	p, m, at := f.p, &f.p.mu, f.in.StartOver.At
-	if at < m.tieredEnd {
-		return fmt.Errorf("start log %s over at %d, tiered to %d: %w", p.log, at, m.tieredEnd, kerr.OffsetOutOfRange)
-	}
 	producers, err := decodeProducers(f.in.StartOver.Producers)
 	if err != nil {
 		return err
@@ -387,7 +384,7 @@ func (f *follower) synced() {
 	m.durable = max(m.durable, f.end)
 	if m.leader == nil {
 		m.logStart = max(m.logStart, min(f.in.LogStart, m.durable))
-		p.committedLocked(min(max(m.tieredEnd, f.in.HighWatermark), m.durable))
+		p.committedLocked(min(f.in.HighWatermark, m.durable))
 	}
 	for _, b := range f.in.Batches {
 		p.tailLocked(b)

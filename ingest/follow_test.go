@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -266,5 +267,43 @@ func TestFollowerStartsOver(t *testing.T) {
 		}
 		e.close()
 		e.open()
+	}
+}
+
+// A follower holds records that its leader never had, and others are tiered at these offsets: it keeps them until it is told to
+// truncate (found by make torture, seed 4).
+func TestFollowerKeepsWhatDiverges(t *testing.T) {
+	e, tp := newFollower(t, 3, ingest.Options{HotBytes: 1, UntieredBytes: 1, TickEvery: time.Hour})
+	state, _ := e.meta.Image().Partition(tp)
+	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 4)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	common := base.NoOffset // up to here the leader has the same
+	apply := func(w ingest.FollowerWrite) {
+		t.Helper()
+		w.Log, w.Epoch = r.log, 3
+		e.check(e.ApplyFollower(t.Context(), []ingest.FollowerWrite{w})[0])
+	}
+	status := func() ingest.Status { return e.Replica(r.log).Status() }
+	for half := range 2 {
+		for range 20 {
+			b := r.next()
+			r.batches = append(r.batches, b)
+			if half == 0 {
+				common = r.end()
+			}
+			apply(ingest.FollowerWrite{TruncateTo: base.NoOffset, Batches: []record.Batch{slices.Clone(b)}, HighWatermark: common})
+		}
+		ingest.Housekeep(e.Ingest) // seals
+		e.Tiered(r.log, r.end()+1000*base.Offset(half))
+		ingest.Housekeep(e.Ingest) // trims
+		if s := status(); s.HotStart != common {
+			t.Fatalf("trimmed to %d, want %d", s.HotStart, common)
+		}
+	}
+	e.close()
+	e.open()
+	e.Tiered(r.log, r.end()+1000)
+	apply(ingest.FollowerWrite{TruncateTo: common, HighWatermark: common})
+	if s := status(); s.LogEnd != common || s.HighWatermark > common {
+		t.Errorf("log end %d, high watermark %d, want %d", s.LogEnd, s.HighWatermark, common)
 	}
 }

@@ -120,11 +120,12 @@ func (p *Partition) recoverLocked(l *hot.Log) error {
 	if l.End < m.end {
 		return base.MarkCorruption(fmt.Errorf("the log ends at %d, its checkpoint at %d", l.End, m.end))
 	}
+	m.highWater = l.Meta.HighWater
 	if err := p.replayLocked(l); err != nil {
 		return err
 	}
 	m.durable = m.end // Pebble flushed the replayed WAL
-	m.highWater = min(max(m.tieredEnd, l.Meta.HighWater), m.end)
+	m.highWater = min(m.highWater, m.end)
 	m.stored = true
 	return nil
 }
@@ -209,7 +210,7 @@ func (p *Partition) fillSealedLocked(nowMs int64) error {
 		}
 		m.active.base, m.active.bytes, m.active.maxTs = pos, n, max(m.active.maxTs, m.maxTs)
 	}
-	if m.tieredEnd <= m.active.base || m.tieredEnd > m.end {
+	if m.tieredEnd <= m.active.base || p.safeLocked() < m.tieredEnd || m.tieredEnd > m.end {
 		return nil
 	}
 	n, err := p.g.store.Size(p.log, m.active.base, m.tieredEnd)

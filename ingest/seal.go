@@ -309,6 +309,7 @@ type SealedRange struct {
 	LogStart    base.Offset
 	LeaderEpoch base.LeaderEpoch
 	Epochs      []base.EpochStart // of the log up to the range's end
+	cut         bool              // it is the rest of a sealed range
 	hot.Sealed
 }
 
@@ -318,6 +319,9 @@ func (g *Ingest) Sealed(maxBytes int64) []SealedRange {
 	for _, p := range g.work.listReady() {
 		n := len(out)
 		out = p.appendSealed(out)
+		if len(out) > n {
+			g.measure(&out[n])
+		}
 		if len(out) == n {
 			g.work.removeReady(p)
 			p.readyAgain()
@@ -331,6 +335,17 @@ func (g *Ingest) Sealed(maxBytes int64) []SealedRange {
 		}
 	}
 	return out
+}
+
+// measure counts the bytes of a range that begins at the tiered end, which a leader before this one, or a row that was lost, has put
+// inside a sealed range.
+func (g *Ingest) measure(r *SealedRange) {
+	if !r.cut {
+		return
+	}
+	if n, err := g.store.Size(r.Log, r.Base, r.End); err == nil {
+		r.Bytes = n
+	}
 }
 
 func (p *Partition) appendSealed(out []SealedRange) []SealedRange {
@@ -349,14 +364,13 @@ func (p *Partition) appendSealed(out []SealedRange) []SealedRange {
 		if s.End > m.highWater {
 			break
 		}
-		if s.Base < m.tieredEnd { // a leader before this one cut its ranges elsewhere
-			s.Base = m.tieredEnd
-		}
+		cut := s.Base < m.tieredEnd
+		s.Base = max(s.Base, m.tieredEnd)
 		latestMs = max(latestMs, s.SealedAtMs)
 		s.SealedAtMs = latestMs // the clock may have been set back: a log's ranges keep their order when they are sorted
 		out = append(out, SealedRange{
 			Log: p.log, TP: m.tp, TopicID: m.topicID, LogStart: m.logStart, LeaderEpoch: m.epoch,
-			Epochs: slices.Clone(replica.TruncateEpochs(m.epochs, s.End)), Sealed: s,
+			Epochs: slices.Clone(replica.TruncateEpochs(m.epochs, s.End)), Sealed: s, cut: cut,
 		})
 	}
 	return out

@@ -87,17 +87,21 @@ func (g *Ingest) reclaim() {
 	})
 }
 
+// safeLocked is the end of what is tiered and the same here as there: a follower may hold records behind its high watermark that
+// its leader will make it truncate, though the leader has tiered others at these offsets. Truncation must still find them.
+func (p *Partition) safeLocked() base.Offset { return min(p.mu.tieredEnd, p.mu.highWater) }
+
 // localRetentionLocked is up to where local.retention.*, or the log start offset, lets hot ranges go.
 func (p *Partition) localRetentionLocked(nowMs int64) base.Offset {
 	m, cfg := &p.mu, p.Config()
-	end, bytes := m.hotStart, p.hotBytesLocked()
+	end, bytes, safe := m.hotStart, p.hotBytesLocked(), p.safeLocked()
 	for i := range m.sealed {
 		s := &m.sealed[i]
 		switch {
-		case s.End > m.tieredEnd && tiered(cfg):
+		case s.End > safe && tiered(cfg):
 			return end
 		case s.End <= m.logStart:
-		case s.End > m.tieredEnd:
+		case s.End > safe:
 			return end
 		case cfg.LocalRetentionBytes >= 0 && bytes-s.Bytes >= cfg.LocalRetentionBytes:
 		case cfg.LocalRetentionMs >= 0 && agesFrom(s) < nowMs-cfg.LocalRetentionMs:
@@ -116,9 +120,10 @@ func (p *Partition) budgetedLocked() (out []trimmable) {
 	if cfg.LocalRetentionBytes >= 0 || cfg.LocalRetentionMs >= 0 {
 		return nil
 	}
+	safe := p.safeLocked()
 	for i := range p.mu.sealed {
 		s := &p.mu.sealed[i]
-		if s.End > p.mu.tieredEnd {
+		if s.End > safe {
 			break
 		}
 		out = append(out, trimmable{p, s.End, s.Bytes, s.SealedAtMs})

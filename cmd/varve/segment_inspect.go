@@ -31,6 +31,8 @@ type segmentInfo struct {
 	Blocks       int    `json:"blocks"`
 	IndexEntries int    `json:"indexEntries"`
 	Aborted      int    `json:"abortedTransactions"`
+	// Epochs are the leader epochs of the log up to the segment's end: epoch and first offset.
+	Epochs [][2]int64 `json:"leaderEpochs"`
 }
 
 func newSegmentInspect(a *app) *cobra.Command {
@@ -119,10 +121,14 @@ func readTail[T any](ctx context.Context, b objstore.Reader, key string, end int
 }
 
 func describeSegment(key string, f *segment.Footer) segmentInfo {
+	var epochs [][2]int64
+	for _, e := range f.Epochs {
+		epochs = append(epochs, [2]int64{int64(e.Epoch), int64(e.Start)})
+	}
 	at := func(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339Nano) }
 	return segmentInfo{
 		Object: key, Kind: tiering.ParseName(key).Kind.String(), Topic: f.TP.Topic, Partition: f.TP.Partition, TopicID: f.TopicID.String(), Log: f.Log.String(),
 		BaseOffset: int64(f.Base), EndOffset: int64(f.End), MaxTimestamp: at(f.MaxTimestamp), LeaderEpoch: int32(f.LeaderEpoch),
-		Created: at(f.CreatedMs), BodyBytes: f.BodyBytes, FooterBytes: f.FooterBytes, Blocks: len(f.BlockCRCs), IndexEntries: len(f.Index), Aborted: len(f.Aborted),
+		Created: at(f.CreatedMs), BodyBytes: f.BodyBytes, FooterBytes: f.FooterBytes, Blocks: len(f.BlockCRCs), IndexEntries: len(f.Index), Aborted: len(f.Aborted), Epochs: epochs,
 	}
 }
