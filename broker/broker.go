@@ -36,14 +36,16 @@ import (
 
 // Seams are what a test replaces. Zero fields are the real thing.
 type Seams struct {
-	Clock   clock.Clock
-	Logger  *slog.Logger
-	Listen  func(network, addr string) (net.Listener, error)
-	Dial    func(ctx context.Context, network, addr string) (net.Conn, error) // to other brokers
-	Bucket  objstore.Bucket                                                   // instead of what Config.ObjectStore names
-	Quorum  Quorum                                                            // instead of etcd; Stop does not close it
-	FS      vfs.FS                                                            // of the hot store
-	Version string
+	Clock  clock.Clock
+	Logger *slog.Logger
+	Listen func(network, addr string) (net.Listener, error)
+	Dial   func(ctx context.Context, network, addr string) (net.Conn, error) // to other brokers
+	Bucket objstore.Bucket                                                   // instead of what Config.ObjectStore names
+	Quorum Quorum                                                            // instead of etcd; Stop does not close it
+	FS     vfs.FS                                                            // of the hot store
+	// LogSyncEvery is the least time between two syncs of the hot store's log; 0: none.
+	LogSyncEvery time.Duration
+	Version      string
 }
 
 // Quorum is where the cluster's metadata lives, and who of its members leads; etcdkv.Member satisfies it.

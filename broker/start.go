@@ -151,7 +151,7 @@ func (b *Broker) stopMetadata(context.Context) error { return b.meta.Close() }
 func (b *Broker) startHot(context.Context) (err error) {
 	mem := split(b.cfg.Memory)
 	b.hot, err = hot.Open(hot.Options{
-		FS: b.seams.FS, Dir: filepath.Join(b.cfg.DataDir, "hot"), MemTableBytes: mem.memTable, CacheBytes: mem.blockCache,
+		FS: b.seams.FS, LogSyncEvery: b.seams.LogSyncEvery, Dir: filepath.Join(b.cfg.DataDir, "hot"), MemTableBytes: mem.memTable, CacheBytes: mem.blockCache,
 		ReserveBytes: uint64(b.setting("varve.disk.reserve.bytes", 0)),
 		Clock:        b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
 	})

@@ -36,6 +36,11 @@ type Options struct {
 	// CacheBytes bounds Pebble's block cache, beyond the memtables. Default: 64 MiB.
 	CacheBytes int64
 
+	// LogSyncEvery is the least time between two syncs of the write-ahead log: what is applied meanwhile shares the next. A
+	// simulation gives its syncs a duration with it, which the disk below must not: Pebble holds locks while a log is closed.
+	// Default: none, each sync follows the one before.
+	LogSyncEvery time.Duration
+
 	// ReserveBytes is the free space at which Full becomes true. It is false again at an eighth more.
 	// Default: 2 * MemTableBytes + 1 GiB, what Pebble may still need to write and to compact.
 	ReserveBytes uint64
@@ -115,7 +120,7 @@ func (o *Options) Validate() error {
 		return fmt.Errorf("hot store: MemTableBytes is %d, want %d to %d", o.MemTableBytes, minMemTable, maxMemTable)
 	case o.CacheBytes < 0:
 		return fmt.Errorf("hot store: CacheBytes is %d", o.CacheBytes)
-	case o.SpacePollInterval < 0 || o.DiskFullRetryInterval < 0:
+	case o.SpacePollInterval < 0 || o.DiskFullRetryInterval < 0 || o.LogSyncEvery < 0:
 		return errors.New("hot store: an interval is negative")
 	case o.MaxTableFailures < 0:
 		return fmt.Errorf("hot store: MaxTableFailures is %d", o.MaxTableFailures)
