@@ -51,12 +51,17 @@ type cluster struct {
 	procs  *service.Group // what ends with processes
 	work   *service.Group // supervisors
 
+	ledger *ledger
+
 	mu        sync.Mutex
 	anomalies []string
+	counts    map[string]int
+	registers []*register
+	splitEnds time.Time // of the last cut
 }
 
 func newCluster(seed uint64, p plan, dir string, log *slog.Logger) (*cluster, error) {
-	c := &cluster{seed: seed, plan: p, dir: dir, log: log}
+	c := &cluster{seed: seed, plan: p, dir: dir, log: log, ledger: newLedger(p.partitions), counts: map[string]int{}}
 	c.net = vnet.New(vnet.Options{Latency: p.latency, Jitter: p.latency, Seed: seed})
 	c.quorum = newQuorum(c.net, p.brokers, seed)
 	c.bucket = mem.New(mem.Options{ForbidReuse: true})
@@ -84,6 +89,29 @@ func (c *cluster) fail(err error) {
 }
 
 func (c *cluster) failf(format string, args ...any) { c.fail(fmt.Errorf(format, args...)) }
+
+// count adds to a figure of the report.
+func (c *cluster) count(what string, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.counts[what] += n
+}
+
+// split notes that somebody will be cut off from others for a while.
+func (c *cluster) split(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if end := time.Now().Add(d); end.After(c.splitEnds) {
+		c.splitEnds = end
+	}
+}
+
+// quiet tells whether nobody has been cut off for a while.
+func (c *cluster) quiet() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Since(c.splitEnds) > quietAfter
+}
 
 func (c *cluster) brokerConfig(n *node) broker.Config {
 	var voters []string

@@ -35,19 +35,19 @@ type quorum struct {
 	group   *service.Group
 	mu      struct {
 		sync.Mutex
-		rng       *rand.Rand
-		up        map[string]*seat // by address, of processes that run
-		leader    *seat
-		trouble   float64 // the share of operations that get no answer
-		slow      time.Duration
-		elections int
+		rng     *rand.Rand
+		up      map[string]*seat // by address, of processes that run
+		leader  *seat
+		cut     map[string]bool // members that are cut from the others
+		trouble float64         // the share of operations that get no answer
+		slow    time.Duration
 	}
 }
 
 func newQuorum(net *vnet.Net, members int, seed uint64) *quorum {
 	q := &quorum{kv: memkv.New(memkv.Options{}), net: net, members: members, group: service.NewGroup(context.Background())}
 	q.mu.rng = rand.New(rand.NewPCG(seed, 0x657463))
-	q.mu.up = map[string]*seat{}
+	q.mu.up, q.mu.cut = map[string]*seat{}, map[string]bool{}
 	q.group.Go(q.elect)
 	return q
 }
@@ -76,7 +76,14 @@ func (q *quorum) sit(ip string) *seat {
 
 // linkedLocked tells whether two members can talk: each hears the other.
 func (q *quorum) linkedLocked(a, b string) bool {
-	return a == b || !q.net.IsCut(a, b) && !q.net.IsCut(b, a)
+	return a == b || !q.mu.cut[a] && !q.mu.cut[b] && !q.net.IsCut(a, b) && !q.net.IsCut(b, a)
+}
+
+// isolate cuts a member, and the broker beside it, from the other members, or heals that.
+func (q *quorum) isolate(ip string, cut bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.mu.cut[ip] = cut
 }
 
 // servesLocked tells whether a member talks to a majority of all members.
@@ -135,7 +142,6 @@ func (q *quorum) move(not *seat) bool {
 		return false
 	}
 	q.mu.leader = able[q.mu.rng.IntN(len(able))]
-	q.mu.elections++
 	q.mu.leader.lead(true)
 	if old != nil {
 		believes := time.Duration(0)
