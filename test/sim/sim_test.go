@@ -19,6 +19,7 @@ var (
 	seeds   = flag.Uint64("seeds", 4, "how many seeds to play")
 	from    = flag.Uint64("from", 1, "the first of them")
 	most    = flag.Duration("for", 0, "play seeds for this long instead of -seeds")
+	debug   = flag.Bool("debug", false, "log more")
 	logs    = flag.String("logs", "", "a directory for the whole logs of seeds with anomalies")
 )
 
@@ -44,6 +45,9 @@ func play(t *testing.T, seed uint64) (r *Report) {
 	t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 		out := &tail{}
 		level := slog.LevelInfo
+		if *debug {
+			level = slog.LevelDebug
+		}
 		dir := t.TempDir()
 		begin := time.Now()
 		synctest.Test(t, func(t *testing.T) {

@@ -97,6 +97,12 @@ func (c *cluster) produce(ctx, deadline context.Context, id uint32, seed uint64)
 		return
 	}
 	defer cl.Close()
+	// The client's connections wait for its id with a mutex, in which no bubble's time goes on: it is got before there are any.
+	for ; ctx.Err() == nil; pause(ctx, time.Second) {
+		if _, _, err := cl.ProducerID(ctx); err == nil {
+			break
+		}
+	}
 	seqs := make([]uint32, c.plan.partitions)
 	for pause(ctx, time.Duration(5+rng.IntN(40))*time.Millisecond) {
 		for range 1 + rng.IntN(4) {
