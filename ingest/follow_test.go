@@ -307,3 +307,20 @@ func TestFollowerKeepsWhatDiverges(t *testing.T) {
 		t.Errorf("log end %d, high watermark %d, want %d", s.LogEnd, s.HighWatermark, common)
 	}
 }
+
+// TestFollowerTruncatesBelowTheTieredEnd cuts off what a broker wrote as a leader of the past, while others tiered what took its
+// place: the log is then behind its manifest, and what is tiered speaks for the others' records, not for these.
+func TestFollowerTruncatesBelowTheTieredEnd(t *testing.T) {
+	e, tp := newFollower(t, 3, ingest.Options{})
+	state, _ := e.meta.Image().Partition(tp)
+	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 3)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	for r.end() < 40 {
+		r.write()
+	}
+	e.Tiered(r.log, r.end()+10)
+	to := r.batches[len(r.batches)-1].BaseOffset()
+	e.check(e.ApplyFollower(t.Context(), []ingest.FollowerWrite{{Log: r.log, Epoch: 3, TruncateTo: to}})[0])
+	if s := e.Replica(r.log).Status(); s.LogEnd != to || s.HighWatermark > to {
+		t.Errorf("status %+v, want the end %d", s, to)
+	}
+}

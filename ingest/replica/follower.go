@@ -46,7 +46,7 @@ type Response struct {
 // Step is what a response makes the follower do, in this order. Err excludes everything else.
 type Step struct {
 	Stale     bool // the response is to another position: there is nothing to do
-	StartOver bool // the leader does not have the next offset in its hot log any more: see Restart
+	StartOver bool // the leader does not have the next offset in its hot log any more, or nothing kept here is its: see Restart
 	Err       error
 
 	Truncate      bool
@@ -104,8 +104,10 @@ func (f *Follower) diverge(s *Step, d base.EpochStart) {
 	to := TruncationPoint(f.log.Epochs, f.log.End, d)
 	switch {
 	case to < f.log.LocalStart:
-		// What is not kept here is tiered, so it was committed: a leader without it is none to follow.
-		s.Err = fmt.Errorf("leader's epoch %d ended at %d, below the local log start %d: %w", d.Epoch, d.Start, f.log.LocalStart, kerr.KafkaStorageError)
+		// What is not kept here was trimmed because it is tiered; but what is tiered there came from this leader's line, and what is
+		// kept is another's: none of it counts, and the log goes on behind what is tiered.
+		f.log.End, f.log.Epochs, f.log.HighWatermark = to, TruncateEpochs(f.log.Epochs, to), min(f.log.HighWatermark, to)
+		s.StartOver = true
 		return
 	case to == f.log.End:
 		s.Err = fmt.Errorf("leader's epoch %d ended at %d, which cuts nothing off a log of %d: %w", d.Epoch, d.Start, f.log.End, kerr.InvalidRecord)
