@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -36,18 +37,19 @@ func handleElectLeaders(s *Server, _ context.Context, r *request) (kmsg.Response
 			tps = append(tps, base.TopicPartition{Topic: t.Topic, Partition: index})
 		}
 	}
-	errs := changePartitions(tps, func(i int) error {
-		if refused != nil {
-			return refused
-		}
-		return s.electLeader(ctx, img, tps[i], req.ElectionType == electUnclean)
-	})
+	errs := make([]error, len(tps))
+	if refused == nil {
+		errs = s.deps.meta.ElectLeaders(ctx, tps, req.ElectionType == electUnclean)
+	}
 	for _, t := range topics {
 		out := kmsg.NewElectLeadersResponseTopic()
 		out.Topic = t.Topic
 		for _, index := range t.Partitions {
-			err := errs[0]
-			errs = errs[1:]
+			err := refused
+			if err == nil {
+				err = electionError(img, tps[0], errs[0])
+			}
+			tps, errs = tps[1:], errs[1:]
 			p := kmsg.NewElectLeadersResponseTopicPartition()
 			p.Partition = index
 			p.ErrorCode, p.ErrorMessage = r.code(err), messageOf(err)
@@ -87,13 +89,13 @@ func (s *Server) electable(img image, req *kmsg.ElectLeadersRequest) []kmsg.Elec
 	return all
 }
 
-// electLeader has the leader of a partition elected, and says why not in Kafka's words (ReplicationControlManager.electLeader).
-func (s *Server) electLeader(ctx context.Context, img image, tp base.TopicPartition, unclean bool) error {
+// electionError puts what the Store says of a partition that is not there into the words of ReplicationControlManager.electLeader.
+func electionError(img image, tp base.TopicPartition, err error) error {
+	if !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		return err
+	}
 	if _, ok := img.Topic(tp.Topic); !ok {
 		return refuse(kerr.UnknownTopicOrPartition, "No such topic as "+tp.Topic)
 	}
-	if _, ok := img.Partition(tp); !ok {
-		return refuse(kerr.UnknownTopicOrPartition, "No such partition as "+tp.String())
-	}
-	return s.deps.meta.ElectLeader(ctx, tp, unclean)
+	return refuse(kerr.UnknownTopicOrPartition, "No such partition as "+tp.String())
 }

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/metadata"
 )
 
 // AlterPartitionReassignments (45), versions 0-1 (KIP-455).
@@ -36,28 +36,27 @@ func handleAlterPartitionReassignments(s *Server, _ context.Context, r *request)
 	}
 	ctx, cancel := s.requestTimeout(req.TimeoutMillis)
 	defer cancel()
-	var tps []base.TopicPartition
-	var targets [][]int32
+	var list []metadata.Reassignment
 	for _, t := range req.Topics {
 		for _, p := range t.Partitions {
-			tps = append(tps, base.TopicPartition{Topic: t.Topic, Partition: p.Partition})
-			targets = append(targets, p.Replicas)
+			tp := base.TopicPartition{Topic: t.Topic, Partition: p.Partition}
+			list = append(list, metadata.Reassignment{TP: tp, Target: idsOf(p.Replicas), KeepFactor: !resp.AllowReplicationFactorChange})
 		}
 	}
-	errs := changePartitions(tps, func(i int) error {
-		return s.reassign(ctx, tps[i], targets[i], resp.AllowReplicationFactorChange)
-	})
+	img := s.deps.meta.Image()
+	errs := s.deps.meta.ReassignMany(ctx, list)
 	for _, t := range req.Topics {
 		out := kmsg.NewAlterPartitionAssignmentsResponseTopic()
 		out.Topic = t.Topic
 		for _, q := range t.Partitions {
 			p := kmsg.NewAlterPartitionAssignmentsResponseTopicPartition()
 			p.Partition = q.Partition
-			p.ErrorCode = r.code(errs[0])
+			err := reassignError(img, list[0], errs[0])
+			list, errs = list[1:], errs[1:]
+			p.ErrorCode = r.code(err)
 			if p.ErrorCode != kerr.NoReassignmentInProgress.Code { // Kafka's has no message
-				p.ErrorMessage = messageOf(errs[0])
+				p.ErrorMessage = messageOf(err)
 			}
-			errs = errs[1:]
 			out.Partitions = append(out.Partitions, p)
 		}
 		resp.Topics = append(resp.Topics, out)
@@ -65,53 +64,29 @@ func handleAlterPartitionReassignments(s *Server, _ context.Context, r *request)
 	return resp, nil
 }
 
-// reassign starts to move a partition to other replicas, or, where they are nil, ends that.
-func (s *Server) reassign(ctx context.Context, tp base.TopicPartition, replicas []int32, otherFactor bool) error {
-	img := s.deps.meta.Image()
-	if _, ok := img.Topic(tp.Topic); !ok {
-		return refuse(kerr.UnknownTopicOrPartition, "Unable to find a topic named "+tp.Topic+".")
-	}
-	p, ok := img.Partition(tp)
+// reassignError puts what the Store says into Kafka's words, where those are others.
+func reassignError(img image, r metadata.Reassignment, err error) error {
 	switch {
-	case !ok:
-		return refuse(kerr.UnknownTopicOrPartition, fmt.Sprintf("Unable to find partition %s:%d.", tp.Topic, tp.Partition))
-	case replicas == nil:
-		err := s.deps.meta.CancelReassignment(ctx, tp)
-		if errors.Is(err, kerr.InvalidReplicaAssignment) {
-			return refuse(kerr.InvalidReplicaAssignment, fmt.Sprintf(
-				"Unable to revert partition assignment for %s:%d because it would require an unclean leader election.", tp.Topic, tp.Partition))
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+		if _, ok := img.Topic(r.TP.Topic); !ok {
+			return refuse(kerr.UnknownTopicOrPartition, "Unable to find a topic named "+r.TP.Topic+".")
 		}
-		return err
+		return refuse(kerr.UnknownTopicOrPartition, fmt.Sprintf("Unable to find partition %s:%d.", r.TP.Topic, r.TP.Partition))
+	case r.Target == nil && errors.Is(err, kerr.InvalidReplicaAssignment):
+		return refuse(kerr.InvalidReplicaAssignment, fmt.Sprintf(
+			"Unable to revert partition assignment for %s:%d because it would require an unclean leader election.", r.TP.Topic, r.TP.Partition))
 	}
-	if err := checkReplicas(img, replicas); err != nil {
-		return err
-	}
-	// The Store does not know this rule. That the partition changes meanwhile is the race of two operators.
-	state := p.State()
-	if has := len(state.Target()); !otherFactor && len(replicas) != has {
-		return refuse(kerr.InvalidReplicationFactor, fmt.Sprintf("The replication factor is changed from %d to %d", has, len(replicas)))
-	}
-	target := make([]base.BrokerID, len(replicas))
-	for i, id := range replicas {
-		target[i] = base.BrokerID(id)
-	}
-	return s.deps.meta.Reassign(ctx, tp, target)
+	return err
 }
 
-// checkReplicas looks for no brokers, repeated and unknown ones, lowest id first, as Kafka does.
-func checkReplicas(img image, replicas []int32) error {
-	if len(replicas) == 0 {
-		return refuse(kerr.InvalidReplicaAssignment, "The manual partition assignment includes an empty replica list.")
+// idsOf is the inverse of brokerIDs; nil stays nil.
+func idsOf(ids []int32) []base.BrokerID {
+	if ids == nil {
+		return nil
 	}
-	brokers := img.AllBrokers()
-	sorted := slices.Sorted(slices.Values(replicas))
-	for i, id := range sorted {
-		if !slices.ContainsFunc(brokers, func(b metadataBroker) bool { return int32(b.ID) == id }) {
-			return refuse(kerr.InvalidReplicaAssignment, fmt.Sprintf("The manual partition assignment includes broker %d, but no such broker is registered.", id))
-		}
-		if i > 0 && sorted[i-1] == id {
-			return refuse(kerr.InvalidReplicaAssignment, fmt.Sprintf("The manual partition assignment includes the broker %d more than once.", id))
-		}
+	out := make([]base.BrokerID, len(ids))
+	for i, id := range ids {
+		out[i] = base.BrokerID(id)
 	}
-	return nil
+	return out
 }

@@ -47,9 +47,8 @@ type cluster interface {
 	IncrementalAlterConfigs(ctx context.Context, r metadata.Resource, ops []metadata.ConfigOp, validateOnly bool) error
 	ReplaceConfigs(ctx context.Context, r metadata.Resource, configs map[string]*string, validateOnly bool) error
 	NextProducerID(ctx context.Context) (base.ProducerID, error)
-	ElectLeader(ctx context.Context, tp base.TopicPartition, unclean bool) error
-	Reassign(ctx context.Context, tp base.TopicPartition, target []base.BrokerID) error
-	CancelReassignment(ctx context.Context, tp base.TopicPartition) error
+	ElectLeaders(ctx context.Context, tps []base.TopicPartition, unclean bool) []error
+	ReassignMany(ctx context.Context, list []metadata.Reassignment) []error
 	UnregisterBroker(ctx context.Context, id base.BrokerID) error
 }
 
