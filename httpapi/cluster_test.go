@@ -66,7 +66,7 @@ func TestChanges(t *testing.T) {
 	f("PUT /v1/brokers/x/drain", "", 400, "no broker's id")
 	f("PUT /v1/brokers/-1/drain", "", 400, "no broker's id")
 	f("POST /v1/voters", `{"nodeId":4,"address":"h:2380"}`, 200, "add 4@h:2380")
-	f("POST /v1/voters", `{"nodeId":4,"adress":"h:2380"}`, 400, "adress")
+	f("POST /v1/voters", `{"nodeId":4,"addr":"h:2380"}`, 400, "addr")
 	f("POST /v1/voters", `{"nodeId":4,"address":"`+strings.Repeat("h", maxBodyBytes)+`"}`, 400, "too large")
 	f("POST /v1/voters", "", 400, "EOF")
 	f("PUT /v1/voters/2", `{"nodeId":4,"address":"h:2380"}`, 200, "replace 2 by 4@h:2380")

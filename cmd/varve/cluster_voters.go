@@ -34,7 +34,8 @@ func newAddVoter(a *app) *cobra.Command {
 		Use:   "add-voter ID@HOST:PORT",
 		Short: "Let a broker vote on the cluster's metadata",
 		Long: `Register a broker's etcd member, at the address where the other voters will reach it. It begins to vote once the broker is started
-with a --voters that names it; one that runs as a non-voter has to be stopped before.
+with a --voters that names it; one that runs as a non-voter has to be stopped before, and one that was a voter until it was removed
+has to clear what it has of that (its start names the directory).
 ` + votersNote,
 		Example: "  varve cluster add-voter 4@10.0.0.4:2380",
 		Args:    cobra.ExactArgs(1),
