@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -365,12 +366,15 @@ func TestFollowedLogDirs(t *testing.T) {
 }
 
 func TestQuorumOfVoters(t *testing.T) {
-	var fails error
+	var fails atomic.Pointer[string]
 	c := newTrio(t, func(o *Options) {
 		o.Voters = func(context.Context) ([]Voter, error) {
+			if why := fails.Load(); why != nil {
+				return nil, errors.New(*why)
+			}
 			return []Voter{
 				{ID: 1, Healthy: true, Index: 90, Term: 4}, {ID: 2, Index: 80, Term: 3}, {ID: 7, Learner: true, Healthy: true, Index: 91, Term: 4},
-			}, fails
+			}, nil
 		}
 	})
 	r := kmsg.NewPtrDescribeQuorumRequest()
@@ -397,7 +401,8 @@ func TestQuorumOfVoters(t *testing.T) {
 	if want := "leader 1 epoch 4 high watermark 91 voters 1:90:true 2:-1:false observers 7:91:true 3:-1:false nodes 1:PLAINTEXT 2:PLAINTEXT"; line != want {
 		t.Errorf("%s\nwant\n%s", line, want)
 	}
-	fails = errors.New("etcd: list the members: no leader")
+	why := "etcd: list the members: no leader"
+	fails.Store(&why)
 	if got := c.must(r).(*kmsg.DescribeQuorumResponse); got.ErrorCode != kerr.RequestTimedOut.Code || !strings.Contains(words(got.ErrorMessage), "no leader") {
 		t.Errorf("no majority: %d %s", got.ErrorCode, words(got.ErrorMessage))
 	}
