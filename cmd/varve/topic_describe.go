@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
@@ -23,7 +25,8 @@ type topicDescription struct {
 	Partitions []partitionInfo `json:"partitions"`
 }
 
-// partitionInfo: offsets and sizes are null where the broker cannot tell (another vendor's, or one without HTTP).
+// partitionInfo: offsets and sizes are null where the broker cannot tell (another vendor's, or one without HTTP), and offsets where
+// the partition has no leader.
 type partitionInfo struct {
 	Partition        int32   `json:"partition"`
 	Leader           int32   `json:"leader"`
@@ -94,7 +97,7 @@ func describeTopic(ctx context.Context, adm *kadm.Client, name string) (topicDes
 	set := kadm.TopicsSet{}
 	set.Add(name, detail.Partitions.Numbers()...)
 	dirs, err := adm.DescribeAllLogDirs(ctx, set)
-	if err != nil {
+	if err = d.butLeaderless(err); err != nil {
 		return d, fmt.Errorf("log directories: %w", err)
 	}
 	for i := range d.Partitions {
@@ -104,6 +107,15 @@ func describeTopic(ctx context.Context, adm *kadm.Client, name string) (topicDes
 		}
 	}
 	return d, nil
+}
+
+// butLeaderless drops an error that says that partitions without a leader were not asked: the others have answered.
+func (d *topicDescription) butLeaderless(err error) error {
+	var some *kadm.ShardErrors
+	if errors.As(err, &some) && slices.ContainsFunc(d.Partitions, func(p partitionInfo) bool { return p.Leader < 0 }) {
+		return nil
+	}
+	return err
 }
 
 // addOffsets asks ListOffsets with each of its special timestamps: -2, -4 (KIP-405), -5 (KIP-1005), -1 in both isolations.
@@ -122,7 +134,7 @@ func addOffsets(ctx context.Context, adm *kadm.Client, d *topicDescription) erro
 	}
 	for _, ask := range asks {
 		listed, err := ask.list(ctx, d.Name)
-		if err == nil {
+		if err = d.butLeaderless(err); err == nil {
 			err = listed.Error()
 		}
 		if err != nil {
