@@ -97,7 +97,8 @@ func describeTopic(ctx context.Context, adm *kadm.Client, name string) (topicDes
 	set := kadm.TopicsSet{}
 	set.Add(name, detail.Partitions.Numbers()...)
 	dirs, err := adm.DescribeAllLogDirs(ctx, set)
-	if err = d.butLeaderless(err); err != nil {
+	var dead *kadm.ShardErrors // every replica's broker is asked, those that are gone too; of the answers only the leaders' count
+	if err != nil && !errors.As(err, &dead) {
 		return d, fmt.Errorf("log directories: %w", err)
 	}
 	for i := range d.Partitions {
