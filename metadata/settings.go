@@ -95,6 +95,7 @@ type BrokerConfig struct {
 
 	// Ours.
 	HotBytes            int64 `config:"varve.hot.bytes"`
+	BalanceReplicas     bool  `config:"varve.balance.replicas.enable"`
 	DiskReserveBytes    int64 `config:"varve.disk.reserve.bytes"`
 	TailBytes           int64 `config:"varve.tail.bytes"` // -1: a share of --memory
 	TieringSegmentBytes int64 `config:"varve.tiering.segment.bytes"`

@@ -22,6 +22,7 @@ func varveTopicDefaults() []setting {
 func varveBrokerSettings() []setting {
 	return []setting{
 		{"varve.hot.bytes", kindLong, "-1", atLeast(-1), readOnly, "How much of what is tiered already stays in the hot store where local.retention is not set, in bytes; -1: an eighth of a memtable, so that it is never written twice.", nil},
+		{"varve.balance.replicas.enable", kindBoolean, "true", nil, dynamic, "The controller moves replicas from brokers that hold many to those that hold few; draining and the factors of internal topics do not depend on it.", nil},
 		{"varve.disk.reserve.bytes", kindLong, "-1", atLeast(-1), readOnly, "Free disk space below which produce requests are refused, in bytes; -1: twice a memtable and 1 GiB.", nil},
 		{"varve.tail.bytes", kindLong, "-1", atLeast(-1), readOnly, "Memory for the newest records, in bytes; -1: a share of --memory.", nil},
 		{"varve.tiering.segment.bytes", kindLong, "67108864", between(1048576, 1073741824), readOnly, "The largest object that one seal makes, in bytes.", nil},

@@ -73,7 +73,7 @@ var homes = []struct {
 	homes      []string
 }{
 	{"github.com/cockroachdb/pebble/v2", []string{"ingest/hot"}},
-	{"github.com/cockroachdb/pebble/v2/vfs", []string{"ingest/hot", "objstore/dir", "objstore/open", "cache", "broker", "internal/testutil/crashfs"}},
+	{"github.com/cockroachdb/pebble/v2/vfs", []string{"ingest/hot", "objstore/dir", "objstore/open", "cache", "broker", "internal/testutil/crashfs", "test/sim"}},
 	{"go.etcd.io", []string{"metadata/etcdkv"}},
 	{"go.uber.org/zap", []string{"metadata/etcdkv"}}, // etcd's logger
 	{"github.com/minio/minio-go", []string{"objstore/s3"}},

@@ -35,8 +35,8 @@ func slack(load int) int { return max(8, load/10) }
 // PlanMoves returns reassignments, so many that not more than limit are under way: first those that give partitions the replicas
 // that factors asks for (by index, 0: as many as there are; nil: for all), then those that empty draining brokers, then those that spread replicas evenly over the live ones (which fills a new, empty broker), then, where the sets of
 // replicas are even, changes of the preferred leader alone. brokers are all that may hold replicas; what they carry is
-// counted here. No move puts the replicas of a partition on fewer racks.
-func PlanMoves(states []State, factors []int, brokers []Broker, c Cluster, limit int) []Move {
+// counted here. Without spread only the first two. No move puts the replicas of a partition on fewer racks.
+func PlanMoves(states []State, factors []int, brokers []Broker, c Cluster, limit int, spread bool) []Move {
 	p := planner{states: states, c: c, racks: map[base.BrokerID]string{}, left: limit, moved: make([]bool, len(states))}
 	for _, b := range brokers {
 		p.racks[b.ID] = b.Rack
@@ -48,14 +48,16 @@ func PlanMoves(states []State, factors []int, brokers []Broker, c Cluster, limit
 	for i := range states {
 		p.targets[i] = states[i].Target()
 		p.count(p.targets[i], 1)
-		if states[i].Reassigning() {
+		if states[i].Reassigning() && states[i].Leader != NoLeader {
 			p.left--
 		}
 	}
 	p.grow(factors)
 	p.drain()
-	p.spread()
-	p.prefer()
+	if spread {
+		p.spread()
+		p.prefer()
+	}
 	return p.moves
 }
 
@@ -101,7 +103,7 @@ func (p *planner) move(i int, target []base.BrokerID) {
 }
 
 func (p *planner) movable(i int) bool {
-	return !p.states[i].Reassigning() && !p.moved[i]
+	return p.states[i].Leader != NoLeader && !p.states[i].Reassigning() && !p.moved[i]
 }
 
 // grow adds replicas where there are fewer than a factor asks for and a live broker has none.

@@ -23,7 +23,7 @@ func rounds(t *testing.T, states []State, brokers []Broker, c Cluster, limit int
 		return len(on)
 	}
 	for n := range 1000 {
-		moves := PlanMoves(states, nil, brokers, c, limit)
+		moves := PlanMoves(states, nil, brokers, c, limit, true)
 		if len(moves) == 0 {
 			return n
 		}
@@ -107,10 +107,10 @@ func TestPlanMovesLeavesSmallThingsAlone(t *testing.T) {
 	for range 6 {
 		states = append(states, State{Replicas: two, ISR: two, Leader: 1})
 	}
-	if moves := PlanMoves(states, nil, brokers, c, 10); len(moves) != 0 {
+	if moves := PlanMoves(states, nil, brokers, c, 10, true); len(moves) != 0 {
 		t.Errorf("moves %v", moves)
 	}
-	if moves := PlanMoves(states, []int{0, 3, 2}, brokers, c, 10); fmt.Sprint(moves) != "[{1 [1 2 3]}]" {
+	if moves := PlanMoves(states, []int{0, 3, 2}, brokers, c, 10, true); fmt.Sprint(moves) != "[{1 [1 2 3]}]" {
 		t.Errorf("moves %v", moves)
 	}
 }
@@ -122,10 +122,10 @@ func TestPlanMovesWaits(t *testing.T) {
 		{Replicas: []base.BrokerID{3}, ISR: []base.BrokerID{3}, Leader: 3},
 		{Replicas: []base.BrokerID{1, 3}, Adding: []base.BrokerID{1}, Removing: []base.BrokerID{3}, ISR: []base.BrokerID{3}, Leader: 3},
 	}
-	if moves := PlanMoves(states, nil, brokers, c, 1); len(moves) != 0 {
+	if moves := PlanMoves(states, nil, brokers, c, 1, true); len(moves) != 0 {
 		t.Errorf("a reassignment is under way: %v", moves)
 	}
-	if moves := PlanMoves(states, nil, brokers, c, 2); fmt.Sprint(moves) != "[{0 [2]}]" {
+	if moves := PlanMoves(states, nil, brokers, c, 2, true); fmt.Sprint(moves) != "[{0 [2]}]" {
 		t.Errorf("moves %v", moves)
 	}
 }

@@ -275,7 +275,7 @@ func (c *Controller) rebalance(ctx context.Context) error {
 		}
 		return c.apply(ctx, changes) // moves of replicas wait until leaders are where they should be
 	}
-	for _, move := range controller.PlanMoves(states, factors, candidates(image), cluster, c.opts.ReplicaMoves) {
+	for _, move := range controller.PlanMoves(states, factors, candidates(image), cluster, c.opts.ReplicaMoves, image.Broker().BalanceReplicas) {
 		next, err := controller.Reassign(states[move.Index], move.Target, cluster, image.Rules(partitions[move.Index]))
 		plan(move.Index, next, err)
 	}
