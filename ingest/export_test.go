@@ -61,3 +61,6 @@ func Housekeep(g *Ingest) {
 	g.sealDue(g.work.list(), now)
 	g.trim(now)
 }
+
+// Damage takes a partition out of service.
+func Damage(p *Partition) { p.damage(base.MarkCorruption(errSnapshot)) }

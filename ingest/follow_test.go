@@ -324,3 +324,26 @@ func TestFollowerTruncatesBelowTheTieredEnd(t *testing.T) {
 		t.Errorf("status %+v, want the end %d", s, to)
 	}
 }
+
+// A damaged replica takes nothing but a start from the beginning, and serves again after it (I14).
+func TestDamagedFollowerStartsOver(t *testing.T) {
+	e, tp := newFollower(t, 3, ingest.Options{})
+	state, _ := e.meta.Image().Partition(tp)
+	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 5)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	for r.end() < 40 {
+		r.write()
+	}
+	ingest.Damage(e.Replica(r.log))
+	more := ingest.FollowerWrite{Log: r.log, Epoch: 3, TruncateTo: base.NoOffset, Batches: []record.Batch{r.next()}}
+	if err := e.ApplyFollower(t.Context(), []ingest.FollowerWrite{more})[0]; !isCode(err, kerr.KafkaStorageError) {
+		t.Fatalf("a damaged log was written: %v", err)
+	}
+	more.StartOver = &ingest.FollowerStart{}
+	more.Batches = nil
+	e.check(e.ApplyFollower(t.Context(), []ingest.FollowerWrite{more})[0])
+	r.batches = nil
+	for r.end() < 40 {
+		r.write()
+	}
+	r.check()
+}

@@ -404,3 +404,32 @@ func TestUnregisterBroker(t *testing.T) {
 		t.Errorf("back in epoch %d after %d: %+v", epoch, epochs[3], b)
 	}
 }
+
+// A damaged replica leaves the ISR, and another one leads, as long as there is one (I14).
+func TestReportDamage(t *testing.T) {
+	stores, _, _ := trio(t, memkv.New(memkv.Options{}))
+	_, err := stores[1].CreateTopic(t.Context(), metadata.TopicSpec{
+		Name: "t", Partitions: -1, ReplicationFactor: -1, Assignment: map[int32][]base.BrokerID{0: {1, 2, 3}},
+	}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tp := base.TopicPartition{Topic: "t"}
+	f := func(id base.BrokerID, code error, leader base.BrokerID, isr ...base.BrokerID) {
+		t.Helper()
+		if err := stores[id].ReportDamage(t.Context(), tp); !errors.Is(err, code) {
+			t.Fatalf("broker %d: %v", id, err)
+		}
+		p, _ := stores[id].Image().Partition(tp)
+		if p.Leader != leader || !slices.Equal(p.ISR, isr) {
+			t.Fatalf("after broker %d: leader %d, ISR %v, ELR %v; want %d, %v", id, p.Leader, p.ISR, p.ELR, leader, isr)
+		}
+	}
+	for _, s := range stores {
+		catchUp(t, s, stores[1])
+	}
+	f(1, nil, 2, 2, 3)
+	f(1, nil, 2, 2, 3)
+	f(3, nil, 2, 2)
+	f(2, kerr.EligibleLeadersNotAvailable, 2, 2)
+}
