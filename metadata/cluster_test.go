@@ -261,6 +261,9 @@ func TestProposeISR(t *testing.T) {
 	if _, err := stores[2].ProposeISR(t.Context(), metadata.ISRProposal{TopicID: topic.ID, PartitionEpoch: 1, ISR: []metadata.ISRMember{two}}); !errors.Is(err, kerr.FencedLeaderEpoch) {
 		t.Errorf("not the leader: %v", err)
 	}
+	// What was not answered is settled by a write of the ISR as it is: it must move the key (replica.Leader.Unknown).
+	f(propose(1, one, metadata.ISRMember{ID: 3, Epoch: epochs[3]}), nil)
+	f(propose(1, one), kerr.InvalidUpdateVersion)
 }
 
 func TestReassign(t *testing.T) {

@@ -300,6 +300,9 @@ func (s *Store) ProposeISR(ctx context.Context, proposal ISRProposal) (*Partitio
 	if err != nil {
 		return nil, fmt.Errorf("change the ISR of %s: %w", p.TP, err)
 	}
+	if next.PartitionEpoch == p.PartitionEpoch {
+		next.PartitionEpoch++ // the ISR as it is: it settles a write without an answer, which is void once the key has moved
+	}
 	return s.writeState(ctx, "change ISR", p, next, cmps)
 }
 
