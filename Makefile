@@ -10,7 +10,7 @@ export GOTOOLCHAIN ?= auto
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build run cluster demo test check conformance clients torture failover tierscale idle bench fuzz
+.PHONY: help build run cluster demo test check conformance clients torture sim failover tierscale idle bench fuzz
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ torture: build ## a cluster (ARGS="-brokers N -short ...") broken by a seeded pl
 
 failover: build ## what producers see of a cluster that loses a broker (ARGS="-kafka -only leader,restart -rounds 3")
 	CGO_ENABLED=0 go run ./test/failover -varve bin/varve $(ARGS)
+
+sim: ## the whole cluster in one process, from one seed (SEED), or as many as ARGS say (ARGS="-for 30m -from 100")
+	go test ./test/sim -run TestSeeds -v -count=1 -timeout 0 -args $(if $(SEED),-seed $(SEED) -debug) $(ARGS)
 
 tierscale: build ## 3 GB through a real S3 server: hash chains, look-ups by time, fsck, deletion (ARGS="-bytes N -s3 versitygw")
 	internal/testutil/s3server/install.sh

@@ -1,6 +1,7 @@
 package vnet
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -77,7 +78,7 @@ func (s *stream) refuse(err error) {
 
 // take copies what has arrived into p. Where nothing has, it says when something will at the soonest (zero: unknown) and gives
 // the channel that is closed when that changes.
-func (s *stream) take(p []byte) (n int, err error, at time.Time, changed <-chan struct{}) {
+func (s *stream) take(p []byte) (n int, at time.Time, changed <-chan struct{}, err error) {
 	now := s.net.opts.Clock.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,9 +90,9 @@ func (s *stream) take(p []byte) (n int, err error, at time.Time, changed <-chan 
 		}
 		if c.err != nil {
 			if n > 0 {
-				return n, nil, at, nil
+				return n, at, nil, nil
 			}
-			return 0, c.err, at, nil // it stays: every later read fails too
+			return 0, at, nil, c.err // it stays: every later read fails too
 		}
 		m := copy(p[n:], c.data)
 		n, s.mu.bytes = n+m, s.mu.bytes-m
@@ -102,7 +103,7 @@ func (s *stream) take(p []byte) (n int, err error, at time.Time, changed <-chan 
 	if n > 0 {
 		s.signalLocked() // there is room
 	}
-	return n, nil, at, s.mu.changed
+	return n, at, s.mu.changed, nil
 }
 
 // conn is one end of a connection.
@@ -148,14 +149,14 @@ func (c *conn) Read(p []byte) (int, error) {
 		var at time.Time
 		var changed <-chan struct{}
 		if !cut {
-			if n, err, at, changed = c.in.take(p); n > 0 || len(p) == 0 {
+			if n, at, changed, err = c.in.take(p); n > 0 || len(p) == 0 {
 				return n, nil
 			}
 		} else {
 			changed = c.in.changes()
 		}
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return 0, io.EOF
 		case err != nil:
 			return 0, c.fail("read", err)

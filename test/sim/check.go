@@ -144,7 +144,6 @@ func (c *cluster) checkRegisters(ctx context.Context) {
 // stored is a log as it stands on one disk.
 type stored struct {
 	broker  int32
-	first   base.Offset
 	end     base.Offset
 	batches []record.Batch
 }

@@ -80,7 +80,7 @@ func newCluster(seed uint64, p plan, dir string, log *slog.Logger) (*cluster, er
 
 // fail notes what must not happen.
 func (c *cluster) fail(err error) {
-	c.log.Error("anomaly", "what", err)
+	c.log.Error("anomaly", slog.Any("what", err))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.anomalies) < 100 {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"log/slog"
 	"math/rand/v2"
 	"strings"
 
@@ -52,7 +53,7 @@ func (f logFile) burn() bool {
 		return false
 	}
 	n := f.p.n
-	n.c.log.Info("a sync fails", "broker", n.id)
+	n.c.log.Info("a sync fails", slog.Int("broker", int(n.id)))
 	n.kill(f.p, 50, rand.New(rand.NewPCG(uint64(n.id), n.c.seed)))
 	return true
 }

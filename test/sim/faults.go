@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -64,7 +65,7 @@ func (a *adversary) run(ctx context.Context) {
 		at := a.rng.IntN(total)
 		for _, f := range faults {
 			if at -= f.weight; at < 0 {
-				a.c.log.Info("fault", "name", f.name)
+				a.c.log.Info("fault", slog.String("name", f.name))
 				a.c.count("fault: "+f.name, 1)
 				f.do(a, ctx)
 				break
@@ -120,7 +121,7 @@ func (a *adversary) stop(ctx context.Context) {
 	a.c.work.Go(func(context.Context) {
 		n.down(time.Minute)
 		if _, err := n.stop(context.WithoutCancel(ctx)); err != nil {
-			a.c.log.Warn("stop", "broker", n.id, "err", err)
+			a.c.log.Warn("stop", slog.Int("broker", int(n.id)), slog.Any("err", err))
 		}
 		n.down(down)
 	})

@@ -64,7 +64,7 @@ func (n *node) supervise(ctx context.Context) {
 	for {
 		n.mu.Lock()
 		idle := n.proc == nil
-		wait, changed := n.downUntil.Sub(time.Now()), n.changed
+		wait, changed := time.Until(n.downUntil), n.changed
 		n.mu.Unlock()
 		if idle && wait <= 0 {
 			n.start(ctx)
@@ -108,7 +108,7 @@ func (n *node) start(ctx context.Context) {
 		return
 	}
 	if err = p.broker.Start(ctx); err != nil && n.end(p) {
-		n.c.log.Warn("start failed", "broker", n.id, "err", err)
+		n.c.log.Warn("start failed", slog.Int("broker", int(n.id)), slog.Any("err", err))
 	}
 }
 
