@@ -347,3 +347,26 @@ func TestDamagedFollowerStartsOver(t *testing.T) {
 	}
 	r.check()
 }
+
+// TestRestartKnowsNothingOfItsForkFromTheBucket: what a broker wrote in an epoch that lost may lie below the end that others
+// tiered since. Until a leader has compared it, none of it is visible (I3).
+func TestRestartKnowsNothingOfItsForkFromTheBucket(t *testing.T) {
+	e, tp := newFollower(t, 3, ingest.Options{})
+	state, _ := e.meta.Image().Partition(tp)
+	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 4)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	for r.end() < 40 {
+		r.write()
+	}
+	b := r.next()
+	b.SetBaseOffset(r.end())
+	b.SetLeaderEpoch(3)
+	e.check(e.ApplyFollower(t.Context(), []ingest.FollowerWrite{{Log: r.log, Epoch: 3, TruncateTo: base.NoOffset, Batches: []record.Batch{b}}})[0])
+	committed := e.Replica(r.log).Status().HighWatermark
+	root := metadata.Root{Log: r.log, Epoch: state.LeaderEpoch, Seq: 1, TieredEnd: b.NextOffset() + 10, Object: "x"}
+	e.check(e.meta.SwapRoots(t.Context(), []*metadata.Root{&root})[0])
+	e.close()
+	e.open()
+	if s := e.Replica(r.log).Status(); s.HighWatermark != committed {
+		t.Errorf("high watermark %d after a restart, %d before, log end %d", s.HighWatermark, committed, b.NextOffset())
+	}
+}

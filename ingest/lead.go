@@ -66,8 +66,8 @@ func (p *Partition) leadLocked(state *metadata.Partition, live replica.Live, cha
 		if m.end < m.tieredEnd {
 			p.skipToTieredLocked()
 		}
-		m.highWater = max(m.highWater, min(m.tieredEnd, m.durable)) // what is tiered was committed, and a leader has it
-		if state.LeaderEpoch > m.epoch {                            // it starts at the log end (KIP-101)
+		p.committedLocked(min(m.tieredEnd, m.durable)) // what is tiered was committed, and a leader has it
+		if state.LeaderEpoch > m.epoch { // it starts at the log end (KIP-101)
 			m.epoch = state.LeaderEpoch
 			m.epochs = replica.AssignEpoch(m.epochs, m.epoch, m.end)
 			m.unsaved = true
