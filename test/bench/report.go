@@ -31,6 +31,8 @@ type measurement struct {
 	RSSBytes   int64              `json:"rssBytes"`
 	PeakBytes  int64              `json:"peakRssBytes"`
 	CPUPercent float64            `json:"cpuPercent,omitempty"` // idle
+	// Others is the cores that other processes kept busy meanwhile, the kernel's threads among them: noise.
+	Others float64 `json:"othersCores"`
 }
 
 // String is the line that is shown as a workload ends.
@@ -38,7 +40,8 @@ func (m measurement) String() string {
 	if m.Bytes == 0 {
 		return fmt.Sprintf("%.1f %% of a core, RSS %.0f MB", m.CPUPercent, float64(m.RSSBytes)/1e6)
 	}
-	return fmt.Sprintf("%.1f MB/s, %.2f CPU s/GB, %.2f written per byte, RSS %.0f MB", m.MBPerSecond, m.CPUPerGB, m.WrittenPerByte, float64(m.RSSBytes)/1e6)
+	return fmt.Sprintf("%.1f MB/s, %.2f CPU s/GB, %.2f written per byte, RSS %.0f MB, ack %.1f/%.1f/%.1f ms, others %.2f cores",
+		m.MBPerSecond, m.CPUPerGB, m.WrittenPerByte, float64(m.RSSBytes)/1e6, m.Ack.P50Ms, m.Ack.P99Ms, m.Ack.P999Ms, m.Others)
 }
 
 // report is everything that was measured.
@@ -46,7 +49,10 @@ type report struct {
 	Machine string        `json:"machine"`
 	Started time.Time     `json:"started"`
 	Quick   bool          `json:"quick"`
+	FileMs  float64       `json:"fileMs"` // to create an empty file, where the brokers keep theirs
 	Results []measurement `json:"results"`
+	Ran     []string      `json:"ran"` // systems, in their order
+	Scales  []scaleResult `json:"scales,omitempty"`
 	Errors  []string      `json:"errors,omitempty"`
 }
 
@@ -94,35 +100,105 @@ func figures() []figure {
 		{"  flush", "", func(m measurement) float64 { return m.Parts["flush"] }},
 		{"  compaction", "", func(m measurement) float64 { return m.Parts["compaction"] }},
 		{"  bucket", "", func(m measurement) float64 { return m.Parts["bucket"] }},
-		{"RSS", "MB", func(m measurement) float64 { return float64(m.RSSBytes) / 1e6 }},
+		{"RSS, largest broker", "MB", func(m measurement) float64 { return float64(m.RSSBytes) / 1e6 }},
 	}
 }
 
 // print shows the median of each figure over the rounds, and Varve's as a multiple of Kafka's.
 func (r *report) print(out io.Writer) {
-	fmt.Fprintf(out, "\n%s; medians of the rounds; ratio = Varve / Kafka\n\n", r.Machine)
+	fmt.Fprintf(out, "\n%s; medians of the rounds; ratio = Varve / Kafka; brokers' memory: Kafka -Xmx%s each, Varve --memory %s each of a cluster; CPU is the sum of the brokers'\na file is created in %.2f ms (Kafka makes several for each partition)\n\n",
+		r.Machine, heap, budget, r.FileMs)
+	if len(r.Results) > 0 {
+		r.printWorkloads(out)
+	}
+	if len(r.Scales) > 0 {
+		r.printScale(out)
+	}
+}
+
+func (r *report) printWorkloads(out io.Writer) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "workload\tfigure\tunit\tKafka 4.3\tVarve\tratio\t")
-	for _, wl := range workloads() {
+	for _, wl := range append(workloads(), clusterWorkloads()...) {
 		name := wl.name
 		for _, f := range figures() {
-			// Where a producer runs at full speed its latency is the length of its own queue.
-			if strings.HasPrefix(f.name, "ack") && wl.name != "latency-5k" {
+			if strings.HasPrefix(f.name, "ack") && !wl.acks {
 				continue
 			}
 			k, v := r.median("kafka", wl.name, f.of), r.median("varve", wl.name, f.of)
 			if k == 0 && v == 0 {
 				continue
 			}
-			ratio := "-"
-			if k > 0 && v > 0 {
-				ratio = fmt.Sprintf("%.2f", v/k)
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t\n", name, f.name, f.unit, number(k), number(v), ratio)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t\n", name, f.name, f.unit, number(k), number(v), quotient(v, k))
 			name = ""
 		}
 	}
 	_ = w.Flush() // standard output: nobody to tell
+}
+
+// scaleFigures are the lines of the table of -scale.
+func scaleFigures() []scaleFigure {
+	return []scaleFigure{
+		{"create", "s", func(s scaleResult) float64 { return s.CreateSeconds }},
+		{"first record of each", "s", func(s scaleResult) float64 { return s.FirstSeconds }},
+		{"idle CPU, all brokers", "% core", func(s scaleResult) float64 { return s.IdleCPU }},
+		{"stop one by one", "s", func(s scaleResult) float64 { return s.StopSeconds }},
+		{"start at once", "s", func(s scaleResult) float64 { return s.StartSeconds }},
+		{"kill -9 a member: led", "s", func(s scaleResult) float64 { return s.Member.LedSeconds }},
+		{"  acknowledged, median", "s", func(s scaleResult) float64 { return s.Member.MedianAcked }},
+		{"  acknowledged, all", "s", func(s scaleResult) float64 { return s.Member.AckedSeconds }},
+		{"  back: in sync", "s", func(s scaleResult) float64 { return s.Member.InSyncSeconds }},
+		{"  back: preferred leaders", "s", func(s scaleResult) float64 { return s.Member.PreferredSeconds }},
+		{"kill -9 the controller: led", "s", func(s scaleResult) float64 { return s.Controller.LedSeconds }},
+		{"  acknowledged, median", "s", func(s scaleResult) float64 { return s.Controller.MedianAcked }},
+		{"  acknowledged, all", "s", func(s scaleResult) float64 { return s.Controller.AckedSeconds }},
+		{"  back: in sync", "s", func(s scaleResult) float64 { return s.Controller.InSyncSeconds }},
+		{"  back: preferred leaders", "s", func(s scaleResult) float64 { return s.Controller.PreferredSeconds }},
+		{"RSS, largest broker, created", "MB", func(s scaleResult) float64 { return largest(s.RSSCreated) / 1e6 }},
+		{"RSS, largest broker, at the end", "MB", func(s scaleResult) float64 { return largest(s.RSSEnd) / 1e6 }},
+	}
+}
+
+type scaleFigure struct {
+	name string
+	unit string
+	of   func(scaleResult) float64
+}
+
+func largest(all []int64) float64 {
+	if len(all) == 0 {
+		return 0
+	}
+	return float64(slices.Max(all))
+}
+
+// printScale shows what many partitions cost.
+func (r *report) printScale(out io.Writer) {
+	fmt.Fprintf(out, "\n%d partitions x %d replicas on %d brokers; - is not measured, or not within the time (%s; %s for preferred leaders)\n\n",
+		r.Scales[0].Partitions, brokers, brokers, scalePatience, leaderPatience)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "figure\tunit\tKafka 4.3\tVarve\tratio\t")
+	for _, f := range scaleFigures() {
+		var of = map[string][]float64{}
+		for _, s := range r.Scales {
+			of[s.System] = append(of[s.System], f.of(s))
+		}
+		k, v := median(of["kafka"]), median(of["varve"])
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t\n", f.name, f.unit, number(k), number(v), quotient(v, k))
+	}
+	_ = w.Flush() // standard output: nobody to tell
+	for _, s := range r.Scales {
+		for _, note := range s.Notes {
+			fmt.Fprintf(out, "%s, round %d: %s\n", s.System, s.Round, note)
+		}
+	}
+}
+
+func quotient(v, k float64) string {
+	if v == 0 || k == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", v/k)
 }
 
 func number(f float64) string {
@@ -139,6 +215,10 @@ func (r *report) median(system, workload string, of func(measurement) float64) f
 			all = append(all, of(m))
 		}
 	}
+	return median(all)
+}
+
+func median(all []float64) float64 {
 	if len(all) == 0 {
 		return 0
 	}

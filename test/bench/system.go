@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -19,71 +20,125 @@ import (
 	"github.com/varvelog/varve/internal/testutil/proc"
 )
 
-// system is a broker under measurement.
+// system is what is under measurement: one broker, or a cluster.
 type system struct {
-	*proc.Process
-	adm *kadm.Client
+	*proc.Cluster
+	name     string // "kafka", "varve"
+	replicas int16  // of each topic
+	cl       *kgo.Client
+	adm      *kadm.Client
 }
 
-func startSystem(ctx context.Context, o options, name, dir string) (*system, error) {
-	var p *proc.Process
-	var err error
+const (
+	heap   = "1G"   // of each JVM, as Kafka's start script sets it
+	budget = "1GiB" // --memory of each Varve of a cluster; one alone takes its default
+)
+
+// startSystem starts brokers on this machine: Varve's with their shared bucket in a local directory, Kafka's each a broker and a
+// controller in one process.
+func startSystem(ctx context.Context, o options, name, dir string, brokers int) (*system, error) {
+	c := proc.ClusterOptions{Bin: o.varve, Dir: dir, Places: proc.Loopback(brokers), Sets: o.set}
 	if name == "kafka" {
-		p, err = proc.StartKafka(ctx, proc.KafkaOptions{Libs: o.libs, Dir: dir})
-	} else {
-		set := map[string]string{}
-		for _, kv := range o.set {
-			k, v, _ := strings.Cut(kv, "=")
-			set[k] = v
+		c.Kafka = &proc.KafkaOptions{Libs: o.libs, Heap: heap}
+		if brokers == 1 {
+			c.Kafka.Set = map[string]string{"transaction.state.log.replication.factor": "1", "transaction.state.log.min.isr": "1"}
 		}
-		p, err = proc.StartVarve(ctx, proc.VarveOptions{Binary: o.varve, Dir: dir, Set: set})
+	} else if brokers > 1 {
+		c.Memory = budget
+		c.Bucket = "dir://" + filepath.Join(dir, "bucket")
 	}
+	if name != "kafka" && o.profile != "" {
+		c.Extra = func(n *proc.Node) error {
+			n.Args = append(n.Args, "--profiling")
+			return nil
+		}
+	}
+	cluster, err := proc.NewCluster(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(p.KafkaAddr))
-	if err != nil {
-		return nil, errors.Join(err, p.Kill())
+	s := &system{Cluster: cluster, name: name, replicas: int16(min(brokers, 3))}
+	if err := s.Start(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
-	return &system{p, kadm.NewClient(cl)}, nil
+	cl, err := kgo.NewClient(kgo.SeedBrokers(s.Bootstrap()...), kgo.MetadataMinAge(metadataMinAge))
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	s.cl, s.adm = cl, kadm.NewClient(cl)
+	return s, nil
 }
 
-// Stop ends the broker.
-func (s *system) Stop(patience time.Duration) error {
+// metadataMinAge is how soon a client may ask again where leaders are.
+const metadataMinAge = 100 * time.Millisecond
+
+// Stop ends the brokers.
+func (s *system) Stop() error {
 	s.adm.Close()
-	return s.Process.Stop(patience)
+	return s.Cluster.Stop()
 }
 
-// topic creates a topic and waits until all of its leaders answer.
+// topic creates a topic and waits until all of its leaders answer and all of its replicas are in sync.
 func (s *system) topic(ctx context.Context, name string, partitions int32) error {
-	if _, err := s.adm.CreateTopic(ctx, partitions, 1, nil, name); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+	if _, err := s.adm.CreateTopic(ctx, partitions, s.replicas, s.topicSettings(), name); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 		return fmt.Errorf("create topic %s: %w", name, err)
 	}
-	return poll(ctx, 60*time.Second, func() error { // a leader that answers, not only one that is named
-		listed, err := s.adm.ListEndOffsets(ctx, name)
-		if err == nil {
-			err = listed.Error()
-		}
-		if got := len(listed[name]); err == nil && got != int(partitions) {
-			err = fmt.Errorf("%d of %d partitions answer", got, partitions)
-		}
-		return err
-	})
+	return poll(ctx, 60*time.Second, func() error { return s.whole(ctx, partitions, name) })
 }
 
-// snapshot is what the broker has used since its start, and where the bytes that it wrote have gone, as far as it says so.
+// topicSettings ask of a cluster that two of three replicas have a record before it is acknowledged.
+func (s *system) topicSettings() map[string]*string {
+	if s.replicas == 1 {
+		return nil
+	}
+	insync := strconv.Itoa(int(s.replicas) - 1)
+	return map[string]*string{"min.insync.replicas": &insync}
+}
+
+// whole is nil where every partition has a leader that answers, not only one that is named, and all replicas in sync.
+func (s *system) whole(ctx context.Context, partitions int32, names ...string) error {
+	topics, err := s.adm.ListTopics(ctx, names...)
+	if err != nil {
+		return err
+	}
+	listed, err := s.adm.ListEndOffsets(ctx, names...)
+	if err == nil {
+		err = listed.Error()
+	}
+	for _, name := range names {
+		for _, p := range topics[name].Partitions {
+			if len(p.ISR) != int(s.replicas) && err == nil {
+				err = fmt.Errorf("partition %d of %s: in sync are %d", p.Partition, name, p.ISR)
+			}
+		}
+		if got := len(listed[name]); err == nil && got != int(partitions) {
+			err = fmt.Errorf("%d of %d partitions of %s answer", got, partitions, name)
+		}
+	}
+	return err
+}
+
+// snapshot is what the brokers have used since their start, and where the bytes that they wrote have gone, as far as they say so.
 type snapshot struct {
-	load.Usage
-	written map[string]float64 // by part; of Varve only
+	load.Usage                    // CPU and bytes are sums, memory is that of the broker which has most
+	written    map[string]float64 // by part; of Varve only
 }
 
 func (s *system) usage() (snapshot, error) {
-	u, err := load.ReadUsage(s.PID())
-	if err != nil || s.HTTPAddr == "" {
-		return snapshot{Usage: u}, err
+	sum := snapshot{written: map[string]float64{}}
+	for _, n := range s.Nodes {
+		u, err := load.ReadUsage(n.Pid())
+		if err == nil && n.HTTP != "" {
+			err = addWritten(sum.written, n.HTTP)
+		}
+		if err != nil {
+			return sum, err
+		}
+		sum.CPUSeconds += u.CPUSeconds
+		sum.WriteBytes += u.WriteBytes
+		sum.RSSBytes, sum.PeakBytes = max(sum.RSSBytes, u.RSSBytes), max(sum.PeakBytes, u.PeakBytes)
 	}
-	written, err := s.written()
-	return snapshot{u, written}, err
+	return sum, nil
 }
 
 // parts name the metrics that count bytes written to disk. With the default bucket, a local directory, what goes to the
@@ -95,14 +150,14 @@ var parts = map[string]string{
 	"varve_tiering_uploaded_bytes":         "bucket",
 }
 
-func (s *system) written() (map[string]float64, error) {
-	resp, err := http.Get("http://" + s.HTTPAddr + "/metrics")
+func addWritten(sum map[string]float64, httpAddr string) error {
+	resp, err := http.Get("http://" + httpAddr + "/metrics")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer resp.Body.Close()
-	out := map[string]float64{}
-	for in := bufio.NewScanner(resp.Body); in.Scan(); {
+	in := bufio.NewScanner(resp.Body)
+	for in.Scan() {
 		name, value, _ := strings.Cut(in.Text(), " ")
 		part, known := parts[name]
 		if !known { // labels differ, the name does not
@@ -111,17 +166,17 @@ func (s *system) written() (map[string]float64, error) {
 		}
 		if known {
 			n, _ := strconv.ParseFloat(value, 64) // the page is our own
-			out[part] += n
+			sum[part] += n
 		}
 	}
-	return out, nil
+	return in.Err()
 }
 
-// tiers sums up what Varve says about a topic.
+// tiers sums up what one Varve says about a topic.
 type tiers struct{ highWatermark, tieredEnd, hotStart, tieredBytes int64 }
 
 func (s *system) tiers(ctx context.Context, topic string) (tiers, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.HTTPAddr+"/v1/topics/"+topic, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Nodes[0].HTTP+"/v1/topics/"+topic, nil)
 	if err != nil {
 		return tiers{}, err
 	}
@@ -148,7 +203,7 @@ func (s *system) tiers(ctx context.Context, topic string) (tiers, error) {
 
 // makeCold has Varve offload and trim all of a topic. Apache Kafka has no such tier: its oldest data is on its own disk.
 func (s *system) makeCold(ctx context.Context, topic string) error {
-	if s.Name == "kafka" {
+	if s.name == "kafka" {
 		return nil
 	}
 	soon, lag := "1000", "1000"

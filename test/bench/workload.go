@@ -9,11 +9,14 @@ import (
 	"github.com/varvelog/varve/cmd/varve/load"
 )
 
-// workload is one thing that is done to a broker. scale divides the amount of data.
+// workload is one thing that is done to a broker or a cluster. scale divides the amount of data.
 type workload struct {
 	name   string
 	always bool // not measured, but the others need it
-	run    func(ctx context.Context, s *system, scale int64) (measurement, error)
+	// acks: the table shows how long acknowledgements took. At full speed that is the length of the producer's own queue (64 MiB a
+	// connection) over the throughput, and so says little beside it.
+	acks bool
+	run  func(ctx context.Context, s *system, scale int64) (measurement, error)
 }
 
 const (
@@ -39,7 +42,7 @@ func workloads() []workload {
 		{name: "tail-1k", run: func(ctx context.Context, s *system, scale int64) (measurement, error) {
 			return tail(ctx, s, load.Options{Topic: "t1k", Partitions: 16, SizeBytes: 1024, Records: 768 * mib / 1024 / scale})
 		}},
-		{name: "latency-5k", run: func(ctx context.Context, s *system, scale int64) (measurement, error) {
+		{name: "latency-5k", acks: true, run: func(ctx context.Context, s *system, scale int64) (measurement, error) {
 			return latency(ctx, s, load.Options{Topic: "lat", Partitions: 16, SizeBytes: 1024, Rate: 5000}, 24*time.Second/time.Duration(scale))
 		}},
 		{name: "wide-1000", run: func(ctx context.Context, s *system, scale int64) (measurement, error) {
@@ -87,7 +90,7 @@ func produce(ctx context.Context, s *system, o load.Options) (measurement, error
 	if err := s.topic(ctx, o.Topic, o.Partitions); err != nil {
 		return measurement{}, err
 	}
-	o.Seeds, o.Connections = []string{s.KafkaAddr}, connections
+	o.Seeds, o.Connections = s.Bootstrap(), connections
 	before, err := s.usage()
 	if err != nil {
 		return measurement{}, err
@@ -129,7 +132,7 @@ func tail(ctx context.Context, s *system, o load.Options) (measurement, error) {
 	if err := s.topic(ctx, o.Topic, o.Partitions); err != nil {
 		return measurement{}, err
 	}
-	o.Seeds = []string{s.KafkaAddr}
+	o.Seeds = s.Bootstrap()
 	from := map[int32]int64{}
 	for p := range o.Partitions {
 		from[p] = 0
@@ -164,7 +167,7 @@ func latency(ctx context.Context, s *system, o load.Options, took time.Duration)
 	if err := s.topic(ctx, o.Topic, o.Partitions); err != nil {
 		return measurement{}, err
 	}
-	o.Seeds, o.Duration = []string{s.KafkaAddr}, took/4
+	o.Seeds, o.Duration = s.Bootstrap(), took/4
 	if _, err := load.Latency(ctx, o); err != nil { // a JVM compiles meanwhile
 		return measurement{}, fmt.Errorf("warm-up: %w", err)
 	}
@@ -191,7 +194,7 @@ func catchUp(ctx context.Context, s *system, topic string, partitions int32, rec
 	if err != nil {
 		return measurement{}, err
 	}
-	c, err := load.Consume(ctx, load.ConsumeOptions{Options: load.Options{Seeds: []string{s.KafkaAddr}, Topic: topic, Partitions: partitions}})
+	c, err := load.Consume(ctx, load.ConsumeOptions{Options: load.Options{Seeds: s.Bootstrap(), Topic: topic, Partitions: partitions}})
 	if err = errors.Join(err, c.Integrity.Err()); err == nil && c.Records != records {
 		err = fmt.Errorf("%d records where %d were written", c.Records, records)
 	}
