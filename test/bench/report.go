@@ -179,11 +179,7 @@ func (r *report) printScale(out io.Writer) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "figure\tunit\tKafka 4.3\tVarve\tratio\t")
 	for _, f := range scaleFigures() {
-		var of = map[string][]float64{}
-		for _, s := range r.Scales {
-			of[s.System] = append(of[s.System], f.of(s))
-		}
-		k, v := median(of["kafka"]), median(of["varve"])
+		k, v := r.scaleMedian("kafka", f), r.scaleMedian("varve", f)
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t\n", f.name, f.unit, number(k), number(v), quotient(v, k))
 	}
 	_ = w.Flush() // standard output: nobody to tell
@@ -192,6 +188,17 @@ func (r *report) printScale(out io.Writer) {
 			fmt.Fprintf(out, "%s, round %d: %s\n", s.System, s.Round, note)
 		}
 	}
+}
+
+// scaleMedian is over the rounds that came so far: a round without the figure must not pass for a fast one.
+func (r *report) scaleMedian(system string, f scaleFigure) float64 {
+	var all []float64
+	for _, s := range r.Scales {
+		if got := f.of(s); s.System == system && got > 0 {
+			all = append(all, got)
+		}
+	}
+	return median(all)
 }
 
 func quotient(v, k float64) string {

@@ -15,8 +15,8 @@ import (
 
 const (
 	scaleTopics    = 10
-	scalePatience  = 3 * time.Minute
-	leaderPatience = time.Minute // for preferred leaders: Kafka looks every five minutes (leader.imbalance.check.interval.seconds)
+	scalePatience  = 5 * time.Minute // Kafka on two cores, after a kill -9, needs three and more
+	leaderPatience = time.Minute     // for preferred leaders: Kafka looks every five minutes (leader.imbalance.check.interval.seconds)
 	// stopPatience is for one broker. Kafka's last one, which is the controller and has no quorum any more, waits five minutes for
 	// its own controlled shutdown; so it is killed, and its next start repairs its logs.
 	stopPatience = 45 * time.Second

@@ -56,8 +56,13 @@ func (v *view) partitions(ctx context.Context, topics []string) (all []kmsg.Meta
 
 // await asks the views one after the other until each shows all partitions as wanted.
 func (c *scale) await(ctx context.Context, patience time.Duration, views []*view, want func(kmsg.MetadataResponseTopicPartition) bool) error {
-	return poll(ctx, patience, func() error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	err := poll(ctx, patience, func() error {
 		for _, v := range views {
+			if n := c.Node(v.id); !n.Running() {
+				cancel(fmt.Errorf("broker %d has ended by itself\n%s", v.id, n.LogTail()))
+			}
 			seen, err := v.partitions(ctx, c.topics)
 			if err != nil {
 				return err
@@ -69,6 +74,10 @@ func (c *scale) await(ctx context.Context, patience time.Duration, views []*view
 		}
 		return nil
 	})
+	if ended := context.Cause(ctx); ended != nil {
+		return ended
+	}
+	return err
 }
 
 func inSync(p kmsg.MetadataResponseTopicPartition) bool {
