@@ -67,7 +67,7 @@ func (p *Partition) leadLocked(state *metadata.Partition, live replica.Live, cha
 			p.skipToTieredLocked()
 		}
 		p.committedLocked(min(m.tieredEnd, m.durable)) // what is tiered was committed, and a leader has it
-		if state.LeaderEpoch > m.epoch { // it starts at the log end (KIP-101)
+		if state.LeaderEpoch > m.epoch {               // it starts at the log end (KIP-101)
 			m.epoch = state.LeaderEpoch
 			m.epochs = replica.AssignEpoch(m.epochs, m.epoch, m.end)
 			m.unsaved = true
