@@ -42,6 +42,9 @@ e2e() {
   go test -count=1 -timeout 15m ./test/e2e/...
 }
 
+# The faults of Jepsen's list against three real brokers, each in a network namespace; skipped, with the reason, where there can be none.
+jepsen() { go run ./test/torture -bin bin/varve -short -seed 1; }
+
 stage tools tools
 stage format format
 stage vet go vet ./...
@@ -50,4 +53,5 @@ stage build build
 stage unit unit
 stage race race
 stage e2e e2e
+stage jepsen jepsen
 finish

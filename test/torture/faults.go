@@ -241,6 +241,9 @@ func (c *chaos) restart(n *proc.Node) (func() error, error) {
 	if c.r.System != "Varve" {
 		patience = time.Minute
 	}
+	started, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	_ = n.Ready(started) // one that was started just now may not be able to end cleanly yet: what starts it is no broker
+	cancel()
 	c.down[n.ID] = true
 	if err := n.Stop(patience); err != nil {
 		c.r.problem("clean end of broker %d: %v", n.ID, err)
