@@ -96,6 +96,7 @@ func (b *Broker) probe(ctx context.Context, other metadata.Broker) controller.Pr
 		case errors.Is(err, syscall.ECONNREFUSED):
 			return controller.ProbeRefused
 		case err != nil:
+			<-ctx.Done() // the next probe comes as soon as this one ends
 			return controller.ProbeNoAnswer
 		}
 		stop := context.AfterFunc(ctx, func() { _ = conn.Close() })

@@ -15,6 +15,9 @@ import (
 // revivals is how many heartbeats bring a broker back that refused a connection: one may still have been on its way.
 const revivals = 2
 
+// probeEvery is the least time between two probes of a broker.
+const probeEvery = 100 * time.Millisecond
+
 // ProbeResult is what a controller learns by connecting to a broker.
 type ProbeResult uint8
 
@@ -46,6 +49,8 @@ type session struct {
 	heard   bool      // a heartbeat came
 	leaving bool      // it said that it shuts down
 	suspect bool      // to be probed
+	doubted bool      // its connection broke, or none was seen: probed again and again until it is heard
+	probe   time.Time // not before
 	dead    int       // refused a connection, and this many heartbeats bring it back
 }
 
@@ -53,6 +58,12 @@ type session struct {
 type Decision struct {
 	Fence, Unfence, Probe []Registration
 	Again                 time.Time // zero: nothing to wait for
+}
+
+func (d *Decision) again(at time.Time) {
+	if d.Again.IsZero() || at.Before(d.Again) {
+		d.Again = at
+	}
 }
 
 // NewTracker returns a tracker that knows no broker; timeout is broker.session.timeout.ms.
@@ -68,10 +79,12 @@ func (t *Tracker) Sync(registered []Registration, now time.Time) {
 		known[r.ID] = struct{}{}
 		s := t.sessions[r.ID]
 		if s == nil || s.Epoch != r.Epoch {
-			t.sessions[r.ID] = &session{Registration: r, last: now, suspect: !r.Fenced}
+			t.sessions[r.ID] = &session{Registration: r, last: now, suspect: !r.Fenced, doubted: !r.Fenced}
 			continue
 		}
-		s.Fenced = r.Fenced
+		if s.Fenced = r.Fenced; s.Fenced {
+			s.suspect, s.doubted = false, false
+		}
 	}
 	maps.DeleteFunc(t.sessions, func(id base.BrokerID, _ *session) bool {
 		_, ok := known[id]
@@ -91,21 +104,27 @@ func (t *Tracker) Heartbeat(id base.BrokerID, epoch int64, leaving bool, now tim
 			return nil
 		}
 	}
-	s.last, s.heard, s.leaving = now, true, leaving
+	s.last, s.heard, s.leaving, s.suspect, s.doubted = now, true, leaving, false, false
 	return nil
 }
 
 // Disconnected says that the connection of a broker's heartbeats broke: it is to be probed at once.
 func (t *Tracker) Disconnected(id base.BrokerID, epoch int64) {
 	if s, err := t.session(id, epoch); err == nil && s.dead == 0 {
-		s.suspect = true
+		s.suspect, s.doubted = true, true
 	}
 }
 
-// Probed takes the result of a probe that a decision asked for.
+// Probed takes the result of a probe that a decision asked for. A process that dies may take half a second to let go of its
+// listener: while a broker is not heard again it is probed again.
 func (t *Tracker) Probed(id base.BrokerID, epoch int64, result ProbeResult) {
-	if s, err := t.session(id, epoch); err == nil && result == ProbeRefused {
-		s.dead = revivals
+	s, err := t.session(id, epoch)
+	switch {
+	case err != nil:
+	case result == ProbeRefused:
+		s.dead, s.doubted = revivals, false
+	default:
+		s.suspect = s.doubted
 	}
 }
 
@@ -126,12 +145,15 @@ func (t *Tracker) Leaving(id base.BrokerID) bool {
 	return s != nil && s.leaving
 }
 
-// Decide returns what is to be done. A probe is asked for once; fencing and unfencing are repeated until Sync shows them.
+// Decide returns what is to be done. A probe is asked for once, until its result is there; fencing and unfencing are repeated until Sync shows them.
 func (t *Tracker) Decide(now time.Time) Decision {
 	var d Decision
 	for _, s := range t.sessions {
-		if s.suspect {
-			s.suspect = false
+		switch {
+		case s.suspect && now.Before(s.probe):
+			d.again(s.probe)
+		case s.suspect:
+			s.suspect, s.probe = false, now.Add(probeEvery)
 			d.Probe = append(d.Probe, s.Registration)
 		}
 		alive := s.dead == 0 && now.Sub(s.last) < t.timeout
@@ -141,8 +163,8 @@ func (t *Tracker) Decide(now time.Time) Decision {
 		case s.Fenced && alive && s.heard && !s.leaving:
 			d.Unfence = append(d.Unfence, s.Registration)
 		}
-		if end := s.last.Add(t.timeout); !s.Fenced && alive && (d.Again.IsZero() || end.Before(d.Again)) {
-			d.Again = end
+		if !s.Fenced && alive {
+			d.again(s.last.Add(t.timeout))
 		}
 	}
 	byID := func(a, b Registration) int { return cmp.Compare(a.ID, b.ID) }
