@@ -34,6 +34,8 @@ var faults = []struct {
 	{"stop", 5, (*adversary).stop},
 	{"pause", 6, (*adversary).pause},
 	{"cut", 8, (*adversary).cut},
+	{"lonely leader", 5, (*adversary).lonely},
+	{"zombie", 5, (*adversary).zombie},
 	{"slow link", 4, (*adversary).slow},
 	{"no metadata", 5, (*adversary).noMetadata},
 	{"metadata trouble", 4, (*adversary).metadataTrouble},
@@ -168,6 +170,48 @@ func (a *adversary) cut(ctx context.Context) {
 	if a.rng.IntN(3) == 0 {
 		a.later(ctx, d, func() { a.c.net.Reset(n.ip, o) })
 	}
+}
+
+// lonely cuts a broker from the other brokers' Kafka listeners alone: it has its clients, the metadata and the bucket, and nobody
+// who replicates what it leads. Then it dies, and what it alone had must not be anywhere.
+func (a *adversary) lonely(ctx context.Context) {
+	n, d, share := a.node(), a.between(500*time.Millisecond, 6*time.Second), a.share()
+	dies, down := a.rng.IntN(3) > 0, a.between(time.Second, 10*time.Second)
+	p := n.current()
+	a.c.split(d)
+	a.c.quorum.wire(n.ip, true)
+	for _, o := range a.c.nodes {
+		if o != n {
+			a.c.net.Cut(o.ip, n.ip, true)
+			a.later(ctx, d, func() { a.c.net.Cut(o.ip, n.ip, false) })
+		}
+	}
+	rng := rand.New(rand.NewPCG(a.seed, a.rng.Uint64()))
+	a.later(ctx, d-time.Millisecond, func() {
+		if dies && ctx.Err() == nil {
+			n.down(down)
+			n.kill(p, share, rng)
+		}
+		a.c.quorum.wire(n.ip, false)
+	})
+}
+
+// zombie lets a broker be fenced without hearing of it: it goes on for its clients, etcd and the bucket as what it was, beside
+// its successors.
+func (a *adversary) zombie(ctx context.Context) {
+	n, d := a.node(), a.between(3*time.Second, 12*time.Second)
+	a.c.split(d)
+	a.c.quorum.wire(n.ip, true)
+	a.c.quorum.deafen(n.ip, true)
+	for _, o := range a.c.nodes {
+		if o != n {
+			a.cutBoth(ctx, n.ip, o.ip, d)
+		}
+	}
+	a.later(ctx, d, func() {
+		a.c.quorum.deafen(n.ip, false)
+		a.c.quorum.wire(n.ip, false)
+	})
 }
 
 func (a *adversary) slow(ctx context.Context) {

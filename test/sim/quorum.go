@@ -38,6 +38,8 @@ type quorum struct {
 		rng     *rand.Rand
 		up      map[string]*seat // by address, of processes that run
 		leader  *seat
+		deaf    map[string]bool // members whose watches stand still
+		wired   map[string]bool // members that reach the others whatever the network does
 		cut     map[string]bool // members that are cut from the others
 		trouble float64         // the share of operations that get no answer
 		slow    time.Duration
@@ -47,7 +49,7 @@ type quorum struct {
 func newQuorum(net *vnet.Net, members int, seed uint64) *quorum {
 	q := &quorum{kv: memkv.New(memkv.Options{}), net: net, members: members, group: service.NewGroup(context.Background())}
 	q.mu.rng = rand.New(rand.NewPCG(seed, 0x657463))
-	q.mu.up, q.mu.cut = map[string]*seat{}, map[string]bool{}
+	q.mu.up, q.mu.cut, q.mu.wired, q.mu.deaf = map[string]*seat{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
 	q.group.Go(q.elect)
 	return q
 }
@@ -76,7 +78,30 @@ func (q *quorum) sit(ip string) *seat {
 
 // linkedLocked tells whether two members can talk: each hears the other.
 func (q *quorum) linkedLocked(a, b string) bool {
-	return a == b || !q.mu.cut[a] && !q.mu.cut[b] && !q.net.IsCut(a, b) && !q.net.IsCut(b, a)
+	if a == b || q.mu.cut[a] || q.mu.cut[b] {
+		return a == b
+	}
+	return q.mu.wired[a] || q.mu.wired[b] || !q.net.IsCut(a, b) && !q.net.IsCut(b, a)
+}
+
+// deafen holds the events of a broker's watches back; its requests are answered all the same.
+func (q *quorum) deafen(ip string, deaf bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.mu.deaf[ip] = deaf
+}
+
+func (q *quorum) isDeaf(ip string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.mu.deaf[ip]
+}
+
+// wire makes a member reach the others over a network of their own, or takes that away.
+func (q *quorum) wire(ip string, wired bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.mu.wired[ip] = wired
 }
 
 // isolate cuts a member, and the broker beside it, from the other members, or heals that.
@@ -352,6 +377,13 @@ func (s *seat) watch(ctx, closed context.Context, prefix string, from int64, out
 
 // passEvents is how long a broker waits for events: for ever behind a quorum that answers slowly, kvSilence out of its reach.
 func (s *seat) passEvents(ctx context.Context) error {
+	for s.q.isDeaf(s.ip) && pause(ctx, electionLook) {
+		select {
+		case <-s.ended:
+			return errProcessEnded
+		default:
+		}
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, kvSilence, errors.New("the member is silent"))
 	defer cancel()
 	s.q.mu.Lock()

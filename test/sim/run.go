@@ -158,6 +158,8 @@ func (c *cluster) heal() {
 			p.fuse.Store(0)
 		}
 		c.quorum.isolate(n.ip, false)
+		c.quorum.wire(n.ip, false)
+		c.quorum.deafen(n.ip, false)
 		n.down(0)
 	}
 	c.quorum.disturb(0, 0)
