@@ -30,8 +30,11 @@ const (
 	heartbeatTimeout = time.Second
 	// probeTimeout bounds a connection attempt of the controller to a broker that went silent.
 	probeTimeout = 500 * time.Millisecond
-	// leaveTimeout is how long a broker that stops waits until its leaderships have moved.
-	leaveTimeout = 4 * time.Second
+	// A broker that stops waits so long until raft's leadership, and then its own leaderships, have moved, and until the requests
+	// that it has read are answered: less than ten seconds in all, whatever the others do (contract.md).
+	handOverTimeout = 1500 * time.Millisecond
+	leaveTimeout    = 2500 * time.Millisecond
+	drainTimeout    = 2 * time.Second
 )
 
 func (b *Broker) id() base.BrokerID { return base.BrokerID(b.cfg.NodeID) }
@@ -164,8 +167,6 @@ func (b *Broker) watchMembership(old, image *metadata.Image) {
 
 // stopMembership hands over what this broker is for the others, then its leaderships, where there is somebody to take them.
 func (b *Broker) stopMembership(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
-	defer cancel()
 	if len(b.meta.Image().Brokers()) > 1 {
 		b.handOverController(ctx)
 		b.member.leave(ctx)
@@ -179,6 +180,8 @@ func (b *Broker) handOverController(ctx context.Context) {
 	if leading, _ := b.quorum.Leadership(); !leading {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
+	defer cancel()
 	if err := b.quorum.GiveLeadership(ctx); err != nil {
 		b.log.Warn("the controller could not be handed over: the others elect one", slog.Any("err", err))
 	}
@@ -207,6 +210,8 @@ func (m *membership) poke() {
 
 // leave asks the controller to move this broker's leaderships, and waits until that is done.
 func (m *membership) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
 	m.leaving.Store(true)
 	m.poke()
 	select {

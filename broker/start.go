@@ -19,6 +19,7 @@ import (
 	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/ingest/hot"
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/service"
 	"github.com/varvelog/varve/kafka"
 	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/metadata/etcdkv"
@@ -362,7 +363,20 @@ func (b *Broker) startKafka(context.Context) error {
 	return nil
 }
 
-func (b *Broker) stopKafka(ctx context.Context) error { return b.kafka.Shutdown(ctx) }
+// stopKafka answers what was read. Appends may wait for replicas that do not come: after a while they are told to look elsewhere.
+func (b *Broker) stopKafka(ctx context.Context) error {
+	resign := b.seams.Clock.NewTimer(drainTimeout)
+	defer resign.Stop()
+	done := make(chan error, 1)
+	service.NewGroup(context.Background()).Go(func(context.Context) { done <- b.kafka.Shutdown(ctx) })
+	select {
+	case err := <-done:
+		return err
+	case <-resign.C:
+	}
+	b.ingest.Resign()
+	return <-done
+}
 
 // topic is GET /v1/topics/NAME.
 func (b *Broker) topic(name string) (any, error) {

@@ -184,6 +184,16 @@ func (g *Ingest) Start() {
 	g.opts.Meta.Subscribe(g.onImage)
 }
 
+// Resign ends all leaderships for good: who waits for the high watermark is answered kerr.NotLeaderForPartition. Stop follows.
+func (g *Ingest) Resign() {
+	g.mu.Lock()
+	g.mu.stopped = true
+	g.mu.Unlock()
+	for _, p := range g.all() {
+		p.stop(kerr.NotLeaderForPartition)
+	}
+}
+
 // Stop waits for what is under way and writes a last checkpoint. Appends after it fail. Where the disk is full and stays so
 // for fullPatience it gives up: what was not acknowledged may be lost, as in a crash.
 func (g *Ingest) Stop() error {

@@ -186,7 +186,7 @@ func runProgram(t *testing.T, name string, args ...string) {
 }
 
 func TestTorture(t *testing.T) {
-	runProgram(t, "torture", "--kills", "12", "--seed", "7", "--rate", "400")
+	runProgram(t, "torture", "--brokers", "1", "--kills", "12", "--seed", "7", "--rate", "400")
 }
 func TestTierScale(t *testing.T) {
 	runProgram(t, "tierscale", "--bytes", "400000000", "--rate", "150e6")
