@@ -394,7 +394,7 @@ func (f *follower) synced() {
 	m.Unlock()
 	for _, b := range f.in.Batches {
 		p.g.tail.add(p, len(b))
-		p.g.metrics.replicatedIn.Add(context.Background(), int64(len(b)))
 	}
+	p.g.metrics.replicatedIn.Add(context.Background(), sizeOf(f.in.Batches))
 	p.g.settle(answers)
 }

@@ -144,34 +144,20 @@ func stateOf(s *metadata.Partition, minInSync int) replica.State {
 }
 
 func (p *Partition) proposalWritten(next *metadata.Partition) {
-	p.mu.Lock()
-	var answers []answer
-	if m := &p.mu; m.leader != nil && next.LeaderEpoch == m.state.LeaderEpoch && next.Rev > m.state.Rev {
-		m.state, m.rev = *next, next.Rev
-		answers = p.carryOutLocked(m.leader.Update(stateOf(next, p.minInSync())))
-	}
-	p.mu.Unlock()
-	p.g.settle(answers)
+	p.step(func(l *replica.Leader) replica.Effects {
+		if m := &p.mu; next.LeaderEpoch == m.state.LeaderEpoch && next.Rev > m.state.Rev {
+			m.state, m.rev = *next, next.Rev
+		}
+		return l.Update(stateOf(&p.mu.state, p.minInSync()))
+	})
 }
 
 func (p *Partition) proposalRefused(rev int64) {
-	p.mu.Lock()
-	var answers []answer
-	if m := &p.mu; m.leader != nil {
-		answers = p.carryOutLocked(m.leader.Refused(rev, stateOf(&m.state, p.minInSync())))
-	}
-	p.mu.Unlock()
-	p.g.settle(answers)
+	p.step(func(l *replica.Leader) replica.Effects { return l.Refused(rev, stateOf(&p.mu.state, p.minInSync())) })
 }
 
 func (p *Partition) proposalUnknown(rev int64) {
-	p.mu.Lock()
-	var answers []answer
-	if m := &p.mu; m.leader != nil {
-		answers = p.carryOutLocked(m.leader.Unknown(rev))
-	}
-	p.mu.Unlock()
-	p.g.settle(answers)
+	p.step(func(l *replica.Leader) replica.Effects { return l.Unknown(rev) })
 }
 
 func (p *Partition) minInSync() int { return int(p.Config().MinInsyncReplicas) }
@@ -179,8 +165,9 @@ func (p *Partition) minInSync() int { return int(p.Config().MinInsyncReplicas) }
 // tickReplicas looks for followers that lag, twice in the time that they may.
 func (g *Ingest) tickReplicas(ctx context.Context) {
 	for g.sleep(ctx, nil, g.opts.ReplicaLagMax/2) {
+		now := g.clock.Now()
 		for _, p := range g.all() {
-			p.tick()
+			p.step(func(l *replica.Leader) replica.Effects { return l.Tick(now) })
 		}
 	}
 }

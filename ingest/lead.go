@@ -182,22 +182,15 @@ func liveOf(image *metadata.Image) replica.Live {
 	return live
 }
 
-// tick looks for followers that lag and for those that caught up.
-func (p *Partition) tick() {
+// step tells the leader's state machine something, where this broker leads, and carries out what follows.
+func (p *Partition) step(what func(l *replica.Leader) replica.Effects) {
 	p.mu.Lock()
 	var answers []answer
-	if p.mu.leader != nil && len(p.mu.state.Replicas) > 1 {
-		answers = p.carryOutLocked(p.mu.leader.Tick(p.g.clock.Now()))
+	if p.mu.leader != nil {
+		answers = p.carryOutLocked(what(p.mu.leader))
 	}
 	p.mu.Unlock()
 	p.g.settle(answers)
-}
-
-// Readable reports whether the high watermark is no smaller than what the leader before may have acknowledged (KIP-207).
-func (p *Partition) Readable() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.readableLocked()
 }
 
 func (p *Partition) readableLocked() bool {
@@ -276,9 +269,7 @@ func (p *Partition) ReadReplica(from base.Offset, maxBytes int) ([]record.Batch,
 	upTo := p.mu.durable
 	p.mu.Unlock()
 	bs, _, err := p.readUpTo(p.g.store.Read, from, upTo, maxBytes)
-	for _, b := range bs {
-		p.g.metrics.replicatedOut.Add(context.Background(), int64(len(b)))
-	}
+	p.g.metrics.replicatedOut.Add(context.Background(), sizeOf(bs))
 	return bs, err
 }
 

@@ -49,7 +49,8 @@ type Partition struct {
 		// damaged keeps the partition out of service until the process is started again, whatever the image says (I14).
 		damaged bool
 
-		// logStart <= hotStart' <= tieredEnd <= highWater <= durable <= end, where hotStart may lie anywhere up to tieredEnd (I5).
+		// logStart <= hotStart' <= tieredEnd <= highWater <= durable <= end, where hotStart may lie anywhere up to tieredEnd (I5). On a
+		// follower the tiered end may lie anywhere: it may be behind, or on a line that lost (safeLocked).
 		logStart  base.Offset
 		hotStart  base.Offset // first offset in Pebble
 		tieredEnd base.Offset // everything below is named by a committed manifest

@@ -67,10 +67,10 @@ func (r *repairs) run(ctx context.Context) {
 				r.push(log, tp)
 			}
 		}
-		if again && !r.g.sleep(ctx, nil, repairRetry) {
-			return
-		}
 		if again {
+			if !r.g.sleep(ctx, nil, repairRetry) {
+				return
+			}
 			continue
 		}
 		select {
