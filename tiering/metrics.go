@@ -10,12 +10,29 @@ import (
 
 // metrics are the instruments of the archiver and the limits of its memory.
 type metrics struct {
-	bytes, puts, commits, fences metric.Int64Counter
-	reg                          metric.Registration
+	bytes, reads, puts, commits, fences metric.Int64Counter
+	kinds                               map[readKind]metric.MeasurementOption
+	reg                                 metric.Registration
 }
 
+// readKind is what was read from the bucket past the block cache. What goes through the cache are blocks of segments, records with
+// a footer now and then, and counted there (varve_cache_download_bytes_total): so the record bytes that left the bucket are
+// the cache's downloads and body, and all else is about records.
+type readKind string
+
+const (
+	readManifest readKind = "manifest"
+	readArchive  readKind = "archive"
+	readFooter   readKind = "footer"
+	readBody     readKind = "body" // of a segment: without a cache, or after a checksum that did not hold
+	readBack     readKind = "back" // an object just written, from a bucket that knows no checksum
+)
+
 func newMetrics(t *Tiering) (*metrics, error) {
-	m := &metrics{}
+	m := &metrics{kinds: map[readKind]metric.MeasurementOption{}}
+	for _, k := range []readKind{readManifest, readArchive, readFooter, readBody, readBack} {
+		m.kinds[k] = metric.WithAttributeSet(attribute.NewSet(attribute.String("kind", string(k))))
+	}
 	var err error
 	counter := func(name, unit, desc string) metric.Int64Counter {
 		c, e := t.o.Meter.Int64Counter(name, metric.WithUnit(unit), metric.WithDescription(desc))
@@ -32,6 +49,7 @@ func newMetrics(t *Tiering) (*metrics, error) {
 		return g
 	}
 	m.bytes = counter("varve_tiering_uploaded_bytes", "By", "Bytes that were written to the bucket and verified.")
+	m.reads = counter("varve_tiering_read_bytes", "By", "Bytes that were read from the bucket past the block cache, by kind: manifest, archive, footer, body, back.")
 	m.puts = counter("varve_tiering_uploads", "1", "Attempts to write an object, by outcome.")
 	m.commits = counter("varve_tiering_commits", "1", "Manifests that were committed.")
 	m.fences = counter("varve_tiering_commits_refused", "1", "Manifest commits that were fenced or came too late.")
@@ -74,6 +92,10 @@ func (m *metrics) put(ctx context.Context, bytes int64, err error) {
 		m.bytes.Add(ctx, bytes)
 	}
 	m.puts.Add(ctx, 1, metric.WithAttributes(attribute.String("outcome", outcome)))
+}
+
+func (m *metrics) read(ctx context.Context, kind readKind, bytes int64) {
+	m.reads.Add(context.WithoutCancel(ctx), bytes, m.kinds[kind])
 }
 
 func (m *metrics) committed() { m.commits.Add(context.Background(), 1) }

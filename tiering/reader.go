@@ -178,25 +178,45 @@ func missing(data []byte) (length int64, short bool) {
 	return length, int64(len(data)) < length
 }
 
-// footer loads a segment's footer through the cache and checks it against the manifest.
+// footer loads a segment's footer through the cache and checks it against the manifest: whoever reads the segment needs what
+// lies around it too.
 func (r *Reader) footer(ctx context.Context, e manifest.Entry) (*segment.Footer, error) {
 	key := manifest.ArchiveKey{Object: e.Object, Pos: e.Pos}
 	if f, ok := r.t.footers.get(key); ok {
 		return f, nil
 	}
 	off := e.Pos + e.Len - e.TailBytes
-	tail, err := r.t.cached(ctx, e, off, e.TailBytes)
+	tail, err := r.t.cached(ctx, readFooter, e, off, e.TailBytes)
 	if err != nil {
 		return nil, fmt.Errorf("footer of %s at %d: %w", e.Object, e.Pos, err)
 	}
 	f, err := checkFooter(tail, e)
 	if err != nil {
-		if tail, err = r.refetch(ctx, e, off, e.TailBytes, err); err != nil {
+		if tail, err = r.refetch(ctx, readFooter, e, off, e.TailBytes, err); err != nil {
 			return nil, err
 		}
 		if f, err = checkFooter(tail, e); err != nil {
 			return nil, err
 		}
+	}
+	r.t.footers.put(key, f)
+	return f, nil
+}
+
+// loneFooter loads a segment's footer alone, for somebody who wants nothing else of the segment: the exact range, a few hundred
+// bytes to a few KiB, where the cache would download the blocks that it lies in.
+func (r *Reader) loneFooter(ctx context.Context, e manifest.Entry) (*segment.Footer, error) {
+	key := manifest.ArchiveKey{Object: e.Object, Pos: e.Pos}
+	if f, ok := r.t.footers.get(key); ok {
+		return f, nil
+	}
+	tail, err := r.t.get(ctx, readFooter, e.Object, e.Pos+e.Len-e.TailBytes, e.TailBytes)
+	if err != nil {
+		return nil, fmt.Errorf("footer of %s at %d: %w", e.Object, e.Pos, err)
+	}
+	f, err := checkFooter(tail, e)
+	if err != nil {
+		return nil, err
 	}
 	r.t.footers.put(key, f)
 	return f, nil
@@ -219,12 +239,12 @@ func checkFooter(tail []byte, e manifest.Entry) (*segment.Footer, error) {
 // body reads and verifies body bytes from position from up to at least to, or to the body's end.
 func (r *Reader) body(ctx context.Context, e manifest.Entry, f *segment.Footer, from, to int64) ([]byte, error) {
 	lo, hi := f.Align(from, min(to, f.BodyBytes))
-	data, err := r.t.cached(ctx, e, e.Pos+lo, hi-lo)
+	data, err := r.t.cached(ctx, readBody, e, e.Pos+lo, hi-lo)
 	if err != nil {
 		return nil, fmt.Errorf("body of %s at %d: %w", e.Object, e.Pos+lo, err)
 	}
 	if err := f.Verify(lo, data); err != nil {
-		if data, err = r.refetch(ctx, e, e.Pos+lo, hi-lo, err); err != nil {
+		if data, err = r.refetch(ctx, readBody, e, e.Pos+lo, hi-lo, err); err != nil {
 			return nil, err
 		}
 		if err := f.Verify(lo, data); err != nil {
@@ -236,12 +256,12 @@ func (r *Reader) body(ctx context.Context, e manifest.Entry, f *segment.Footer, 
 
 // refetch reads a range past the cache after a checksum did not hold, once: a cache may have been damaged where the object
 // is whole. cause is returned where that is no help.
-func (r *Reader) refetch(ctx context.Context, e manifest.Entry, off, length int64, cause error) ([]byte, error) {
+func (r *Reader) refetch(ctx context.Context, kind readKind, e manifest.Entry, off, length int64, cause error) ([]byte, error) {
 	r.t.o.Logger.Warn("cached bytes do not match their checksum", slog.String("object", e.Object), slog.Int64("offset", off), slog.Any("error", cause))
 	if r.t.o.Cache != nil {
 		r.t.o.Cache.Drop(e.Object)
 	}
-	b, err := r.t.o.Bucket.Get(ctx, e.Object, off, length)
+	b, err := r.t.get(ctx, kind, e.Object, off, length)
 	if err != nil {
 		return nil, errors.Join(cause, fmt.Errorf("read %s again: %w", e.Object, err))
 	}
@@ -274,9 +294,9 @@ func (r *Reader) readAhead(m *manifest.Manifest, e manifest.Entry, f *segment.Fo
 }
 
 // cached reads through the cache where there is one.
-func (t *Tiering) cached(ctx context.Context, e manifest.Entry, off, length int64) ([]byte, error) {
+func (t *Tiering) cached(ctx context.Context, kind readKind, e manifest.Entry, off, length int64) ([]byte, error) {
 	if t.o.Cache == nil {
-		return t.o.Bucket.Get(ctx, e.Object, off, length)
+		return t.get(ctx, kind, e.Object, off, length)
 	}
 	return t.o.Cache.ReadAt(ctx, e.Object, e.ObjectBytes, off, int(length))
 }

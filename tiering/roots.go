@@ -337,7 +337,7 @@ func (t *Tiering) manifestAt(ctx context.Context, root metadata.Root) (*manifest
 	if m, ok := t.manifests.get(key); ok {
 		return m, nil
 	}
-	b, err := t.fetchPart(ctx, root.Object, root.Pos, root.Len, root.CRC32C)
+	b, err := t.fetchPart(ctx, readManifest, root.Object, root.Pos, root.Len, root.CRC32C)
 	if err != nil {
 		return nil, fmt.Errorf("load manifest of %s: %w", root.Log, err)
 	}
@@ -357,7 +357,7 @@ func (t *Tiering) archiveAt(ctx context.Context, ref manifest.ArchiveRef) (*mani
 	if a, ok := t.archives.get(ref.Key()); ok {
 		return a, nil
 	}
-	b, err := t.fetchPart(ctx, ref.Object, ref.Pos, ref.Len, ref.CRC32C)
+	b, err := t.fetchPart(ctx, readArchive, ref.Object, ref.Pos, ref.Len, ref.CRC32C)
 	if err != nil {
 		return nil, fmt.Errorf("load archive: %w", err)
 	}
@@ -369,9 +369,18 @@ func (t *Tiering) archiveAt(ctx context.Context, ref manifest.ArchiveRef) (*mani
 	return a, nil
 }
 
+// get reads a range of an object past the block cache, exactly, and counts it.
+func (t *Tiering) get(ctx context.Context, kind readKind, object string, off, length int64) ([]byte, error) {
+	b, err := t.o.Bucket.Get(ctx, object, off, length)
+	if err == nil {
+		t.metrics.read(ctx, kind, int64(len(b)))
+	}
+	return b, err
+}
+
 // fetchPart reads and verifies one part of an object, past the block cache.
-func (t *Tiering) fetchPart(ctx context.Context, object string, pos, length int64, crc uint32) ([]byte, error) {
-	b, err := t.o.Bucket.Get(ctx, object, pos, length)
+func (t *Tiering) fetchPart(ctx context.Context, kind readKind, object string, pos, length int64, crc uint32) ([]byte, error) {
+	b, err := t.get(ctx, kind, object, pos, length)
 	if err != nil {
 		return nil, fmt.Errorf("get %s at %d: %w", object, pos, err)
 	}

@@ -57,7 +57,7 @@ func (r *Reader) tail(ctx context.Context, log base.LogID) (Tail, error) {
 	if err != nil || !ok {
 		return t, err
 	}
-	f, err := r.footer(ctx, last)
+	f, err := r.loneFooter(ctx, last)
 	if err != nil {
 		return Tail{}, err
 	}

@@ -158,7 +158,7 @@ func (t *Tiering) put(ctx context.Context, name string, data []byte) error {
 func (t *Tiering) verify(ctx context.Context, name string, info objstore.Info, body objstore.Body) error {
 	crc := info.CRC32C
 	if info.Size == body.Size && !info.HasCRC {
-		b, err := t.o.Bucket.Get(ctx, name, 0, body.Size)
+		b, err := t.get(ctx, readBack, name, 0, body.Size)
 		if err != nil {
 			return fmt.Errorf("read back: %w", err)
 		}
