@@ -32,7 +32,8 @@ type Log interface {
 	// acknowledges them. The fetcher lets go of what is refused, since it is ahead of that log.
 	Apply(ctx context.Context, changes []Change) (refused []ID)
 	// StartOver empties the hot log of a partition, which ended before what the leader still has, and goes on at the end of
-	// the tiered range or at leaderStart, whichever is later (-1: the leader did not say). An error is tried again later.
+	// the tiered range or at leaderStart, whichever is later (-1: the leader did not say). An error is tried again later. It is called for many partitions at once,
+	// beside Apply for others.
 	StartOver(ctx context.Context, id ID, epoch base.LeaderEpoch, leaderStart base.Offset) (LogState, error)
 }
 
@@ -43,6 +44,7 @@ type pulled struct {
 	notBefore time.Time     // of the next fetch, after an error
 	backoff   time.Duration // of the last error, 0 after a success
 	reported  string        // the last error that was logged
+	over      *startOver    // while it starts over: it is not fetched, and the follower is for that alone
 }
 
 // later puts the next fetch off after an error. It reports whether that is another error than the last one.

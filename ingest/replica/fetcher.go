@@ -15,6 +15,7 @@ import (
 
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/internal/clock"
+	"github.com/varvelog/varve/internal/service"
 )
 
 // fetchVersion is the Fetch that brokers speak to each other: topic ids (13), replica state (15).
@@ -69,10 +70,12 @@ func setDefault[T comparable](v *T, def T) {
 // Fetcher pulls the partitions that this broker follows from one leader. One goroutine calls Run; Follow and Unfollow are for
 // any, but not for Log. What is not under mu belongs to Run.
 type Fetcher struct {
-	opts    Options
-	session session
-	wake    chan struct{} // capacity 1: the partitions have changed
-	mu      struct {
+	opts       Options
+	session    session
+	wake       chan struct{}  // capacity 1: the partitions have changed
+	restarts   *service.Group // the logs that start over; of Run
+	restarting chan struct{}  // one token per log that does so now
+	mu         struct {
 		sync.Mutex
 		parts       map[ID]*pulled
 		busy        bool // a response is being applied: the followers are ahead of the log
@@ -86,7 +89,7 @@ type Fetcher struct {
 // NewFetcher returns a fetcher that follows nothing yet.
 func NewFetcher(o Options) *Fetcher {
 	o.EnsureDefaults()
-	f := &Fetcher{opts: o, wake: make(chan struct{}, 1)}
+	f := &Fetcher{opts: o, wake: make(chan struct{}, 1), restarting: make(chan struct{}, startOverLimit)}
 	f.mu.parts = map[ID]*pulled{}
 	f.mu.idle.L = &f.mu.Mutex
 	return f
@@ -104,7 +107,11 @@ type Assignment struct {
 func (f *Fetcher) Follow(as ...Assignment) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.settleLocked()
+	ids := make([]ID, len(as))
+	for i, a := range as {
+		ids[i] = a.ID
+	}
+	f.removeLocked(ids)
 	for _, a := range as {
 		f.mu.parts[a.ID] = &pulled{id: a.ID, follower: NewFollower(a.Epoch, a.Log)}
 	}
@@ -123,10 +130,7 @@ func (f *Fetcher) Follow(as ...Assignment) {
 func (f *Fetcher) Unfollow(ids ...ID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.settleLocked()
-	for _, id := range ids {
-		delete(f.mu.parts, id)
-	}
+	f.removeLocked(ids)
 }
 
 // settleLocked waits until followers and log say the same. Who waits goes before the next response: one follows another without
@@ -142,6 +146,8 @@ func (f *Fetcher) settleLocked() {
 
 // Run pulls until ctx ends.
 func (f *Fetcher) Run(ctx context.Context) {
+	f.restarts = service.NewGroup(ctx)
+	defer f.restarts.Stop()
 	var backoff time.Duration
 	for ctx.Err() == nil {
 		answered, err := f.pull(ctx)
@@ -208,7 +214,7 @@ func (f *Fetcher) awaitWork(ctx context.Context) bool {
 	return false
 }
 
-// due lists the partitions to fetch now, in a fixed order, and how long to the next that waits after an error.
+// due lists the partitions to fetch now, in a fixed order, and how long to the next that waits after an error, or starts over.
 func (f *Fetcher) due() (due []*pulled, wait time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -219,7 +225,9 @@ func (f *Fetcher) dueLocked() (due []*pulled, wait time.Duration) {
 	now := f.opts.Clock.Now()
 	wait = time.Hour
 	for _, p := range f.mu.parts {
-		if d := p.notBefore.Sub(now); d > 0 {
+		if d := p.notBefore.Sub(now); p.over != nil {
+			wait = min(wait, startOverLook)
+		} else if d > 0 {
 			wait = min(wait, d)
 		} else {
 			due = append(due, p)
@@ -262,22 +270,14 @@ func (f *Fetcher) endRequest() bool {
 	return interrupted
 }
 
-// take steps all followers through a response, writes what they want at once, then starts those over that have to.
+// take steps all followers through a response, writes what they want at once, and begins to start those over that have to.
 func (f *Fetcher) take(ctx context.Context, resp *kmsg.FetchResponse) {
 	changes, over := f.step(resp)
 	defer f.settled()
 	if len(changes) > 0 {
 		f.letGo(f.opts.Log.Apply(ctx, changes))
 	}
-	for _, o := range over {
-		log, err := f.opts.Log.StartOver(ctx, o.p.id, o.p.follower.epoch, o.leaderStart)
-		if err == nil {
-			err = o.p.follower.Restart(log)
-		}
-		if err != nil {
-			f.failed(o.p, fmt.Errorf("start over: %w", err))
-		}
-	}
+	f.startAllOver(ctx, over)
 }
 
 // letGo fetches partitions no more whose followers are ahead of their logs.
@@ -292,14 +292,8 @@ func (f *Fetcher) letGo(refused []ID) {
 	}
 }
 
-// startOver is a partition to start over, and the leader's log start, where it said.
-type startOver struct {
-	p           *pulled
-	leaderStart base.Offset
-}
-
 // step marks the fetcher busy until settled. Partitions are steps of their own: one that fails holds up no other.
-func (f *Fetcher) step(resp *kmsg.FetchResponse) (changes []Change, over []startOver) {
+func (f *Fetcher) step(resp *kmsg.FetchResponse) (changes []Change, over []*startOver) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for f.mu.waiting > 0 {
@@ -321,7 +315,8 @@ func (f *Fetcher) step(resp *kmsg.FetchResponse) (changes []Change, over []start
 			case s.Err != nil:
 				f.failed(p, s.Err)
 			case s.StartOver:
-				over = append(over, startOver{p, base.Offset(r.LogStartOffset)})
+				p.over = &startOver{p: p, leaderStart: base.Offset(r.LogStartOffset), done: make(chan struct{})}
+				over = append(over, p.over)
 			default:
 				p.backoff = 0
 				if s.Truncate || len(s.Batches) > 0 || s.Moved {

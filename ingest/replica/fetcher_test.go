@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -113,6 +114,7 @@ type fakeLog struct {
 	l         *fakeLeader
 	applyTime time.Duration
 	refuses   bool
+	hangs     bool // a log that starts over waits for the end of its context
 }
 
 func (g *fakeLog) Apply(_ context.Context, changes []Change) (refused []ID) {
@@ -129,8 +131,15 @@ func (g *fakeLog) Apply(_ context.Context, changes []Change) (refused []ID) {
 	return refused
 }
 
-func (g *fakeLog) StartOver(_ context.Context, p ID, _ base.LeaderEpoch, leaderStart base.Offset) (LogState, error) {
+func (g *fakeLog) StartOver(ctx context.Context, p ID, _ base.LeaderEpoch, leaderStart base.Offset) (LogState, error) {
 	g.l.note("  start over %d, leader starts at %d", p.Partition, leaderStart)
+	if g.hangs {
+		<-ctx.Done()
+		time.Sleep(5 * time.Millisecond)
+		g.l.note("  start over %d ended", p.Partition)
+		return LogState{}, ctx.Err()
+	}
+	time.Sleep(g.applyTime)
 	return LogState{LocalStart: 50, End: 50, HighWatermark: 50}, nil
 }
 
@@ -155,6 +164,14 @@ func compare(t *testing.T, got []string, want ...string) {
 	t.Helper()
 	if !slices.Equal(got, want) {
 		t.Errorf("trace:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// compareAnyOrder is for traces of several goroutines, where lines of one instant come in any order.
+func compareAnyOrder(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))) {
+		t.Errorf("trace:\n%s\nwant, lines of one instant in any order:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
@@ -256,21 +273,86 @@ func TestFetcherReconnects(t *testing.T) {
 }
 
 func TestFetcherStartsOver(t *testing.T) {
-	l := &fakeLeader{answer: func(n int, _ *kmsg.FetchRequest, resp *kmsg.FetchResponse) (time.Duration, bool) {
-		if n > 1 {
-			return time.Hour, false
-		}
-		addPartition(resp, 0, func(p *kmsg.FetchResponseTopicPartition) {
-			p.ErrorCode, p.LogStartOffset = kerr.OffsetMovedToTieredStorage.Code, 40
-		})
-		return 0, false
-	}}
-	trace := runFetcher(t, l, &fakeLog{}, 50*time.Millisecond, func(f *Fetcher) { f.Follow(Assignment{id(0), 3, LogState{}}) })
-	compare(t, trace,
+	l := &fakeLeader{answer: movedAway}
+	trace := runFetcher(t, l, &fakeLog{applyTime: 10 * time.Millisecond}, 50*time.Millisecond, func(f *Fetcher) { f.Follow(Assignment{id(0), 3, LogState{}}) })
+	compareAnyOrder(t, trace,
 		"0ms dial", "0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1",
 		"0ms   start over 0, leader starts at 40",
-		"0ms fetch v17 by 2/9 session 77.1 wait 500: 1-0@e3 50 after e-1",
+		"0ms fetch v17 by 2/9 session 77.1 wait 0: forget 1-[0]", // beside it
+		"10ms fetch v17 by 2/9 session 77.2 wait 500: 1-0@e3 50 after e-1",
 	)
+}
+
+// movedAway answers that what partition 0 is asked for is not hot any more, then nothing.
+func movedAway(n int, req *kmsg.FetchRequest, resp *kmsg.FetchResponse) (time.Duration, bool) {
+	if n > 1 {
+		return time.Duration(req.MaxWaitMillis) * time.Millisecond, false
+	}
+	addPartition(resp, 0, func(p *kmsg.FetchResponseTopicPartition) {
+		p.ErrorCode, p.LogStartOffset = kerr.OffsetMovedToTieredStorage.Code, 40
+	})
+	return 0, false
+}
+
+// A bucket that does not answer holds up what starts over, and nothing else: neither what else the leader has, nor the end of it.
+func TestStartOverHoldsUpNobody(t *testing.T) {
+	l := &fakeLeader{answer: func(n int, req *kmsg.FetchRequest, resp *kmsg.FetchResponse) (time.Duration, bool) {
+		if n == 3 {
+			addPartition(resp, 1, func(p *kmsg.FetchResponseTopicPartition) { p.RecordBatches = batch(t, 0, 3, 2) })
+		}
+		return movedAway(n, req, resp)
+	}}
+	trace := runFetcher(t, l, &fakeLog{hangs: true}, 160*time.Millisecond, func(f *Fetcher) {
+		f.Follow(Assignment{id(0), 3, LogState{}}, Assignment{id(1), 3, LogState{}})
+		time.Sleep(120 * time.Millisecond)
+		f.Unfollow(id(0))
+		l.note("unfollowed")
+	})
+	compareAnyOrder(t, trace,
+		"0ms dial", "0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1 1-1@e3 0 after e-1",
+		"0ms   start over 0, leader starts at 40",
+		"0ms fetch v17 by 2/9 session 77.1 wait 50: forget 1-[0]",
+		"50ms fetch v17 by 2/9 session 77.2 wait 50:",
+		"100ms   apply 1: truncate false 0, 1 batches, hw 0",
+		"100ms   applied",
+		"100ms fetch v17 by 2/9 session 77.3 wait 50: 1-1@e3 2 after e3",
+		"125ms   start over 0 ended",
+		"125ms unfollowed",
+		"150ms fetch v17 by 2/9 session 77.4 wait 500:",
+	)
+}
+
+// Logs start over beside each other, and are fetched as soon as each has.
+func TestStartOverTogether(t *testing.T) {
+	const logs = 3 * startOverLimit
+	l := &fakeLeader{answer: func(n int, req *kmsg.FetchRequest, resp *kmsg.FetchResponse) (time.Duration, bool) {
+		if n > 1 {
+			return time.Duration(req.MaxWaitMillis) * time.Millisecond, false
+		}
+		for i := range int32(logs) {
+			addPartition(resp, i, func(p *kmsg.FetchResponseTopicPartition) { p.ErrorCode = kerr.OffsetOutOfRange.Code })
+		}
+		return 0, false
+	}}
+	trace := runFetcher(t, l, &fakeLog{applyTime: 100 * time.Millisecond}, 400*time.Millisecond, func(f *Fetcher) {
+		var all []Assignment
+		for i := range int32(logs) {
+			all = append(all, Assignment{id(i), 3, LogState{}})
+		}
+		f.Follow(all...)
+	})
+	begun := map[string]int{}
+	for _, line := range trace {
+		if at, _, found := strings.Cut(line, "   start over"); found {
+			begun[at]++
+		}
+	}
+	if want := map[string]int{"0ms": startOverLimit, "100ms": startOverLimit, "200ms": startOverLimit}; !maps.Equal(begun, want) {
+		t.Errorf("logs began to start over at %v, want %v", begun, want)
+	}
+	if last := trace[len(trace)-1]; strings.Count(last, "@e3 50") == 0 {
+		t.Errorf("the last request is %q", last)
+	}
 }
 
 // When Unfollow returns nothing of the partition is being applied, nor will be.

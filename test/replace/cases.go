@@ -159,7 +159,7 @@ func (r *run) await(ctx context.Context, n *proc.Node, began time.Time, a *arriv
 			a.ShareSeconds = took
 		}
 		a.Leads, a.Holds = led, holds
-		if a.ShareSeconds > 0 && short == 0 {
+		if a.ShareSeconds > 0 && float64(holds) >= near*share*factor && short == 0 {
 			a.WholeSeconds = took
 			return nil
 		}

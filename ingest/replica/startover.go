@@ -1,0 +1,93 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/varvelog/varve/internal/base"
+)
+
+const (
+	// startOverLimit is how many logs of one leader start over at a time. Each asks the bucket for two small things; what they write
+	// is synced together.
+	startOverLimit = 16
+	// startOverLook is how long a request may wait at the leader while logs start over, which are to be fetched as soon as they have.
+	startOverLook = 50 * time.Millisecond
+)
+
+// startOver is a log that goes on at the end of the tiered range as soon as the bucket has said where that is. Nothing of it is
+// fetched meanwhile, and nothing else waits for it: the bucket may be far away, or not there at all (I13).
+type startOver struct {
+	p           *pulled
+	leaderStart base.Offset        // -1: the leader did not say
+	end         context.CancelFunc // it is wanted no more
+	done        chan struct{}      // closed when nothing of it is being applied, nor will be
+}
+
+// startAllOver begins what a response asks for; the caller has marked the fetcher busy.
+func (f *Fetcher) startAllOver(ctx context.Context, over []*startOver) {
+	for _, o := range over {
+		ctx, end := context.WithCancel(ctx)
+		o.end = end
+		if !f.restarts.Go(func(context.Context) { f.startOver(ctx, o) }) {
+			end()
+			close(o.done)
+		}
+	}
+}
+
+func (f *Fetcher) startOver(ctx context.Context, o *startOver) {
+	defer close(o.done)
+	defer o.end()
+	log, err := f.restart(ctx, o)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if o.p.over = nil; f.mu.parts[o.p.id] != o.p {
+		return
+	}
+	if err == nil {
+		err = o.p.follower.Restart(log)
+	}
+	if err != nil {
+		f.failed(o.p, fmt.Errorf("start over: %w", err))
+	}
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// restart waits for its turn.
+func (f *Fetcher) restart(ctx context.Context, o *startOver) (LogState, error) {
+	select {
+	case f.restarting <- struct{}{}:
+		defer func() { <-f.restarting }()
+	case <-ctx.Done():
+		return LogState{}, ctx.Err()
+	}
+	return f.opts.Log.StartOver(ctx, o.p.id, o.p.follower.epoch, o.leaderStart)
+}
+
+// removeLocked takes partitions away; when it returns nothing of theirs is being applied, nor will be. It lets go of the lock while
+// it waits.
+func (f *Fetcher) removeLocked(ids []ID) {
+	f.settleLocked()
+	var over []*startOver
+	for _, id := range ids {
+		if p := f.mu.parts[id]; p != nil && p.over != nil {
+			p.over.end()
+			over = append(over, p.over)
+		}
+		delete(f.mu.parts, id)
+	}
+	if len(over) == 0 {
+		return
+	}
+	f.mu.Unlock()
+	for _, o := range over {
+		<-o.done
+	}
+	f.mu.Lock()
+	f.settleLocked()
+}
