@@ -10,7 +10,7 @@ export GOTOOLCHAIN ?= auto
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-.PHONY: help build run cluster demo test check conformance clients torture sim failover tierscale idle bench fuzz
+.PHONY: help build run cluster demo test check conformance clients torture sim failover replace tierscale idle bench fuzz
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ failover: build ## what producers see of a cluster that loses a broker (ARGS="-k
 
 sim: ## the whole cluster in one process, from one seed (SEED), or as many as ARGS say (ARGS="-for 30m -from 100")
 	go test ./test/sim -run TestSeeds -v -count=1 -timeout 0 -args $(if $(SEED),-seed $(SEED) -debug) $(ARGS)
+
+replace: build ## brokers that lose their disks, and one that joins, in a cluster with 10 GB tiered: times, and bytes moved by kind (ARGS="-bytes N")
+	internal/testutil/s3server/install.sh
+	CGO_ENABLED=0 go run ./test/replace -varve bin/varve $(ARGS)
 
 tierscale: build ## 3 GB through a real S3 server: hash chains, look-ups by time, fsck, deletion (ARGS="-bytes N -s3 versitygw")
 	internal/testutil/s3server/install.sh

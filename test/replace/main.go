@@ -35,7 +35,7 @@ type options struct {
 	partitions                    int
 	bytes, hot                    int64
 	rate                          float64
-	delay, settle                 time.Duration
+	delay, settle, within         time.Duration
 }
 
 func main() {
@@ -54,6 +54,7 @@ func main() {
 	flag.Float64Var(&o.rate, "rate", 500, "records of 1 KB per second during the cases")
 	flag.DurationVar(&o.delay, "s3-delay", 0, "that every answer of the S3 server takes longer, once the data is tiered")
 	flag.DurationVar(&o.settle, "patience", 3*time.Minute, "for a case, and for the upload of what was written")
+	flag.DurationVar(&o.within, "within", 30*time.Second, "a broker that comes leads its share, or that is an error (0: no matter)")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

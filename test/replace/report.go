@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"text/tabwriter"
+	"time"
 )
 
 // report is everything that was measured.
@@ -39,6 +40,23 @@ type arrival struct {
 	Leads        int                `json:"leads"`
 	Holds        int                `json:"holds"`
 	Bytes        map[int32]counters `json:"bytes"` // by broker
+}
+
+// broken lists the promises that were not kept: no record byte comes from the bucket, for anybody; the newcomer gets from the others what
+// is not in the bucket, and what so many records of the load have added since; and it carries its share within a time (0: any).
+func (a *arrival) broken(within time.Duration, records float64) (errs []string) {
+	for id, c := range a.Bytes {
+		if c.Records > 0 {
+			errs = append(errs, fmt.Sprintf("%s: broker %d read %d bytes of records from the bucket", a.Case, id, c.Records))
+		}
+	}
+	if got, limit := a.Bytes[a.Broker].Replicated, a.Untiered+int64(records*loadBytes*overhead); got > limit {
+		errs = append(errs, fmt.Sprintf("%s: broker %d was sent %d bytes, no more than %d were hot and not in the bucket", a.Case, a.Broker, got, limit))
+	}
+	if within > 0 && a.ShareSeconds > within.Seconds() {
+		errs = append(errs, fmt.Sprintf("%s: broker %d led its share after %.1f s", a.Case, a.Broker, a.ShareSeconds))
+	}
+	return errs
 }
 
 func (r *report) print(w io.Writer) {
