@@ -19,7 +19,8 @@
 // In a cluster leadership moves. Every broker follows the roots of all partitions (follow.go), so a new leader knows what its
 // predecessor tiered, and goes on where that ended, whatever its own ranges are; what the predecessor still uploads is
 // fenced by the leader epoch, at most once for each range, and is garbage. A replica that has nothing hot starts over at
-// the tiered end (tail.go).
+// the tiered end (tail.go), for which it reads a manifest and a footer to the byte, and no record: the metric of bytes read has
+// the kind, and record bytes are the downloads of the block cache.
 //
 // State: roots (roots.go) of all partitions in memory, manifests, archives and footers in bounded LRUs (lru.go). One
 // committer per log at a time: whoever holds the log's turn (roots.go).

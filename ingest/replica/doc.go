@@ -7,6 +7,7 @@
 //	follower.go  what a follower does with a fetch response: truncate, append, start over
 //	epochs.go    look-ups over the epochs of a log: end of an epoch, point of divergence, truncation (KIP-101, 279, 595)
 //	fetcher.go   one goroutine per pair of brokers: pulls all shared partitions over one connection
+//	startover.go logs that go on at the tiered end, beside that: the bucket may be slow
 //	change.go    what of one answer is written together, and what a partition waits for after an error
 //	session.go   the requests of that connection: incremental fetch sessions (KIP-227)
 //	link.go      framing on that connection
