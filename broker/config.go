@@ -22,6 +22,9 @@ type Config struct {
 	HTTPAddr       string
 	EtcdPeerAddr   string
 	EtcdClientAddr string
+	EtcdCertFile   string // with the two below: mutual TLS on etcd's connections; none: plain
+	EtcdKeyFile    string
+	EtcdCAFile     string
 	Voters         string // empty: this node alone
 	Rack           string
 	ObjectStore    string            // empty: dir://DataDir/bucket
@@ -80,6 +83,11 @@ func (c *Config) Validate() error {
 	if _, err := c.voters(); err != nil {
 		errs = append(errs, err)
 	}
+	if t := c.etcdTLS(); t != nil {
+		if err := t.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("--etcd-cert-file, --etcd-key-file, --etcd-ca-file: %w", err))
+		}
+	}
 	if c.ObjectStore == "" {
 		errs = append(errs, errors.New("--object-store: the brokers of a cluster need a shared one: s3://bucket/prefix?endpoint=..., "+
 			"or dir:///path on a file system that all of them see"))
@@ -105,6 +113,14 @@ func (c *Config) voters() (out []etcdkv.Voter, err error) {
 		out = append(out, etcdkv.Voter{ID: base.BrokerID(n), PeerAddr: addr})
 	}
 	return out, nil
+}
+
+// etcdTLS is what etcd's connections are protected with; nil: nothing.
+func (c *Config) etcdTLS() *etcdkv.TLS {
+	if t := (etcdkv.TLS{CertFile: c.EtcdCertFile, KeyFile: c.EtcdKeyFile, CAFile: c.EtcdCAFile}); t != (etcdkv.TLS{}) {
+		return &t
+	}
+	return nil
 }
 
 // listener is the host:port of the one plain listener, with or without NAME=PROTOCOL://.

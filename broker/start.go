@@ -71,7 +71,7 @@ func (b *Broker) startQuorum(ctx context.Context) error {
 	}
 	member, err := etcdkv.Start(ctx, etcdkv.Options{
 		NodeID: b.id(), DataDir: filepath.Join(b.cfg.DataDir, "etcd"), Voters: voters,
-		PeerAddr: b.cfg.EtcdPeerAddr, ClientAddr: b.cfg.EtcdClientAddr, Meter: b.telemetry.Meter, Logger: b.log,
+		PeerAddr: b.cfg.EtcdPeerAddr, ClientAddr: b.cfg.EtcdClientAddr, TLS: b.cfg.etcdTLS(), Meter: b.telemetry.Meter, Logger: b.log,
 	})
 	if err == nil {
 		b.quorum = member

@@ -57,6 +57,10 @@ func newServeCommand() *cobra.Command {
 	fl.StringVar(&f.cfg.HTTPAddr, "http-addr", "127.0.0.1:8080", "/healthz, /readyz, /metrics")
 	fl.StringVar(&f.cfg.EtcdPeerAddr, "etcd-peer-addr", "", "embedded etcd, peers (default: 127.0.0.1:2380, of several voters the address in the list)")
 	fl.StringVar(&f.cfg.EtcdClientAddr, "etcd-client-addr", "", "embedded etcd, clients (default: 127.0.0.1:2379, of several voters port 2379 of the host in the list)")
+	fl.StringVar(&f.cfg.EtcdCertFile, "etcd-cert-file", "", "certificate (PEM) of this node for etcd's connections, to peers and clients, both ways; it names the host in --voters,\n"+
+		"is good for server and client use, and is read again for each new connection, as is its key: rotate by replacing the files")
+	fl.StringVar(&f.cfg.EtcdKeyFile, "etcd-key-file", "", "key (PEM) of --etcd-cert-file")
+	fl.StringVar(&f.cfg.EtcdCAFile, "etcd-ca-file", "", "authorities (PEM) that signed the certificates of all nodes; read at the start")
 	fl.StringVar(&f.cfg.Voters, "voters", "", "id@host:2380,... (default: this node)")
 	fl.StringVar(&f.cfg.Rack, "rack", "", "broker.rack")
 	fl.StringVar(&f.cfg.ObjectStore, "object-store", "", "dir:///path or s3://bucket/prefix?endpoint=... (default: dir://DATA_DIR/bucket)")
@@ -98,8 +102,8 @@ func (f *serveFlags) fill(c *cobra.Command) error {
 		}
 	}
 	for _, name := range []string{
-		"node-id", "data-dir", "kafka-addr", "advertise", "http-addr", "etcd-peer-addr", "etcd-client-addr", "voters", "rack",
-		"object-store", "set", "memory", "log-level", "profiling",
+		"node-id", "data-dir", "kafka-addr", "advertise", "http-addr", "etcd-peer-addr", "etcd-client-addr",
+		"etcd-cert-file", "etcd-key-file", "etcd-ca-file", "voters", "rack", "object-store", "set", "memory", "log-level", "profiling",
 	} {
 		v := os.Getenv(envName(name))
 		if v == "" || fl.Changed(name) {

@@ -52,7 +52,7 @@ func (m *Member) startClient(ctx context.Context) (err error) {
 	reported := m.opts.Clock.Now()
 	for {
 		answers := m.prober.all(ctx, m.opts.Voters)
-		err := checkClient(m.opts.NodeID, answers)
+		err := errors.Join(checkClient(m.opts.NodeID, answers), checkTrust(answers))
 		if err == nil && len(clientURLs(answers)) > 0 {
 			if err = m.connect(ctx, answers); err == nil {
 				return nil

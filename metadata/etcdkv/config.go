@@ -37,7 +37,8 @@ type Options struct {
 	PeerAddr, ClientAddr string
 	// ClusterToken must be the same on all nodes and differ from that of other clusters. Default "varve".
 	ClusterToken string
-	// TLS protects the connections between members and from clients; nil: none. All nodes must agree.
+	// TLS protects the connections between members and from clients; nil: none. All nodes must agree, from the first start with
+	// several voters on.
 	TLS *TLS
 	// QuotaBytes bounds the database on disk; above it etcd refuses writes. Default 2 GiB.
 	QuotaBytes int64
@@ -128,6 +129,11 @@ func (o *Options) Validate() error {
 	}
 	if o.several() {
 		if err := o.validateListeners(); err != nil {
+			return err
+		}
+	}
+	if o.TLS != nil {
+		if err := o.TLS.Validate(); err != nil {
 			return err
 		}
 	}

@@ -51,6 +51,9 @@ func (m *Member) startEmpty(ctx context.Context, cfg *embed.Config) error {
 	for {
 		answers := m.prober.all(ctx, others)
 		mode, err := chooseStart(self.ID, id, answers)
+		if err == nil {
+			err = checkTrust(answers)
+		}
 		switch {
 		case err != nil:
 			return err
@@ -86,6 +89,9 @@ func describe(answers []answer) string {
 	parts := make([]string, len(answers))
 	for i, a := range answers {
 		parts[i] = fmt.Sprintf("voter %d@%s %s", a.from.ID, a.from.PeerAddr, words[a.state])
+		if a.distrust != nil {
+			parts[i] += fmt.Sprintf(" (%v)", a.distrust)
+		}
 	}
 	return strings.Join(parts, ", ")
 }

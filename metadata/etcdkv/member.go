@@ -135,8 +135,12 @@ func (m *Member) awaitReady(ctx context.Context) error {
 		if !errors.Is(err, errRetry) && !alone {
 			return err
 		}
-		others := without(m.opts.Voters, m.opts.NodeID)
-		if err := checkOthers(m.etcd.Server.Cluster().ID(), m.prober.all(ctx, others)); err != nil || alone {
+		cluster := m.etcd.Server.Cluster()
+		answers := m.prober.all(ctx, without(m.opts.Voters, m.opts.NodeID))
+		if err := checkOthers(cluster.ID(), answers); err != nil || alone {
+			return err
+		}
+		if err := errors.Join(checkTrust(answers), checkScheme(m.opts.TLS, uint64(m.etcd.Server.MemberID()), cluster.Members())); err != nil {
 			return err
 		}
 	}

@@ -41,6 +41,7 @@ type answer struct {
 	waiter    base.BrokerID // of a waiting one
 	clusterID types.ID
 	members   []membership.Member
+	distrust  error // of a silent one: the two sides do not accept each other's certificates
 }
 
 // prober asks peer addresses.
@@ -77,6 +78,7 @@ func (p *prober) one(ctx context.Context, v Voter) answer {
 	}
 	resp, err := p.client.Do(req)
 	if err != nil {
+		a.distrust = p.distrust(ctx, v, err)
 		return a
 	}
 	defer resp.Body.Close()

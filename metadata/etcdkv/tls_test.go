@@ -1,81 +1,27 @@
 package etcdkv
 
 import (
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"log/slog"
-	"math/big"
-	"net"
+	"errors"
 	"os"
-	"path/filepath"
+	"strings"
 	"testing"
-	"time"
+
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/testutil/authority"
 )
 
-// authority signs certificates for 127.0.0.1.
-type authority struct {
-	t    *testing.T
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	a := &authority{t: t, dir: t.TempDir()}
-	a.cert = &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	a.key = a.write("ca", a.cert, nil)
-	return a
-}
-
-// write signs a certificate with the authority's key (nil: its own) and writes it and its key.
-func (a *authority) write(name string, cert *x509.Certificate, signer *ecdsa.PrivateKey) *ecdsa.PrivateKey {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	if signer == nil {
-		signer = key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, cert, a.cert, &key.PublicKey, signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	private, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	for file, block := range map[string]*pem.Block{name + ".pem": {Type: "CERTIFICATE", Bytes: der}, name + ".key": {Type: "EC PRIVATE KEY", Bytes: private}} {
-		if err := os.WriteFile(filepath.Join(a.dir, file), pem.EncodeToMemory(block), 0o600); err != nil {
-			a.t.Fatal(err)
-		}
-	}
-	return key
-}
-
-func (a *authority) issue() *TLS {
-	a.t.Helper()
-	a.write("node", &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "node"}, NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, a.key)
-	at := func(name string) string { return filepath.Join(a.dir, name) }
-	return &TLS{CertFile: at("node.pem"), KeyFile: at("node.key"), CAFile: at("ca.pem")}
+// issue writes a node's certificate of an authority.
+func issue(a *authority.Authority, serial int64) *TLS {
+	cert, key := a.Issue("node", serial)
+	return &TLS{CertFile: cert, KeyFile: key, CAFile: a.Path()}
 }
 
 func TestTLS(t *testing.T) {
 	c := newTrio(t, 3)
-	c.tls = newAuthority(t).issue()
+	ours := authority.New(t)
+	c.tls = issue(ours, 1)
 	c.start(1, 2, 3)
 	c.put(c.client(9).KV(), "/k", "v")
 	c.want(c.members[1].KV(), "/k", "v")
@@ -84,14 +30,94 @@ func TestTLS(t *testing.T) {
 	c.start(2)
 	c.want(c.members[2].KV(), "/k", "v")
 
-	// Neither without a certificate nor with that of another authority; they wait as for voters that are down.
-	for what, tls := range map[string]*TLS{"none": nil, "another authority": newAuthority(t).issue()} {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		m, err := Start(ctx, Options{NodeID: 10, Voters: c.voters, TLS: tls, Logger: slog.New(slog.DiscardHandler)})
-		cancel()
-		if err == nil {
-			stop(t, m)
-			t.Errorf("a client with the certificate %q was let in", what)
+	// A new certificate under the old name is used from the next connection on.
+	issue(ours, 2)
+	shown := int64(0)
+	d := tls.Config{InsecureSkipVerify: true, VerifyConnection: func(s tls.ConnectionState) error {
+		shown = s.PeerCertificates[0].SerialNumber.Int64()
+		return nil
+	}}
+	if conn, err := tls.Dial("tcp", c.voters[0].PeerAddr, &d); err != nil || shown != 2 {
+		t.Errorf("after the rotation: serial %d, %v", shown, err)
+	} else {
+		_ = conn.Close()
+	}
+
+	// Neither without a certificate nor with that of another authority, whether it is a client or a voter whose disk is empty.
+	c.stop(3)
+	for what, files := range map[string]*TLS{"asks for a certificate, this node has none": nil, "does not trust its certificate": issue(authority.New(t), 1)} {
+		for _, id := range []base.BrokerID{3, 10} {
+			opts := c.options(id)
+			opts.TLS, opts.DataDir = files, t.TempDir()
+			if id == 10 {
+				opts.ClientAddr = ""
+			}
+			m, err := c.open(opts)
+			if err == nil {
+				stop(t, m)
+			}
+			if !errors.Is(err, ErrCertificate) || !strings.Contains(err.Error(), what) {
+				t.Errorf("node %d: %v, want %q", id, err, what)
+			}
 		}
 	}
+
+	// One with its data is told as well, in place of waiting for the others.
+	opts := c.options(3)
+	opts.TLS = nil
+	if m, err := c.open(opts); !errors.Is(err, ErrCertificate) {
+		if err == nil {
+			stop(t, m)
+		}
+		t.Errorf("a voter without its certificate: %v", err)
+	}
+	c.start(3)
+}
+
+// A server that trusts nobody who comes: the other side's word is all that a stranger learns.
+func TestTLSRefusedByThePeer(t *testing.T) {
+	c := newTrio(t, 3)
+	c.tls = issue(authority.New(t), 1)
+	c.start(1, 2, 3)
+	// It trusts the voters, but they do not know its authority.
+	mixed := *issue(authority.New(t), 1)
+	both, err := os.ReadFile(mixed.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := os.ReadFile(c.tls.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(mixed.CAFile, append(both, known...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opts := c.options(10)
+	opts.TLS, opts.ClientAddr = &mixed, ""
+	if m, err := c.open(opts); !errors.Is(err, ErrCertificate) || !strings.Contains(err.Error(), "does not accept this node's certificate") {
+		if err == nil {
+			stop(t, m)
+		}
+		t.Errorf("%v", err)
+	}
+}
+
+func TestValidateTLS(t *testing.T) {
+	good, other := issue(authority.New(t), 1), issue(authority.New(t), 1)
+	f := func(what string, files TLS, want string) {
+		t.Helper()
+		err := files.Validate()
+		if want == "" && err != nil || want != "" && (!errors.Is(err, ErrCertificate) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", what, err, want)
+		}
+	}
+	f("good", *good, "")
+	f("no key", TLS{CertFile: good.CertFile, CAFile: good.CAFile}, "or none of them")
+	f("a missing file", TLS{good.CertFile, good.KeyFile + "x", good.CAFile}, "no such file")
+	f("another's key", TLS{good.CertFile, other.KeyFile, good.CAFile}, "does not match")
+	f("another's authority", TLS{good.CertFile, good.KeyFile, other.CAFile}, "unknown authority")
+	f("a key for an authority", TLS{good.CertFile, good.KeyFile, good.KeyFile}, "holds no certificate")
+	a := authority.New(t)
+	cert, key := a.Issue("server", 3, x509.ExtKeyUsageServerAuth)
+	f("for servers only", TLS{cert, key, a.Path()}, "no client certificate")
 }

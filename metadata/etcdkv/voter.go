@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/client/pkg/v3/types"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/membership"
 
@@ -21,26 +20,6 @@ import (
 type Voter struct {
 	ID       base.BrokerID
 	PeerAddr string
-}
-
-// TLS names the files (PEM) of one certificate, its key, and the authority that signed those of all members and clients.
-// With it peers and clients are authenticated both ways; the certificate must be good for server and for client use.
-type TLS struct {
-	CertFile, KeyFile, CAFile string
-}
-
-func (t *TLS) info() transport.TLSInfo {
-	if t == nil {
-		return transport.TLSInfo{}
-	}
-	return transport.TLSInfo{CertFile: t.CertFile, KeyFile: t.KeyFile, TrustedCAFile: t.CAFile, ClientCertAuth: true}
-}
-
-func (t *TLS) scheme() string {
-	if t == nil {
-		return "http"
-	}
-	return "https"
 }
 
 const memberPrefix = "varve-"
