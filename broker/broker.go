@@ -71,6 +71,7 @@ type Broker struct {
 	epoch   int64 // of this registration
 
 	lock       *os.File
+	identity   identity
 	memory     *service.Group
 	telemetry  *telemetry.Telemetry
 	http       *httpapi.Server
@@ -213,6 +214,9 @@ func (b *Broker) startLock(context.Context) error {
 		return fmt.Errorf("data directory %s is in use by another process: stop it, or choose another --data-dir", b.cfg.DataDir)
 	}
 	b.lock = f
+	if err := b.identify(); err != nil {
+		return errors.Join(err, f.Close())
+	}
 	return nil
 }
 

@@ -82,8 +82,10 @@ func followLeadership(ctx context.Context, look func() (bool, <-chan struct{}), 
 }
 
 // brokerSetting is a setting in milliseconds.
-func (b *Broker) brokerSetting(name string) time.Duration {
-	v, _ := b.meta.Image().Broker().Get(name)
+func (b *Broker) brokerSetting(name string) time.Duration { return milliseconds(b.meta, name) }
+
+func milliseconds(meta *metadata.Store, name string) time.Duration {
+	v, _ := meta.Image().Broker().Get(name)
 	ms, _ := strconv.ParseInt(v, 10, 64) // metadata has checked it
 	return time.Duration(ms) * time.Millisecond
 }
@@ -116,7 +118,11 @@ func addressOf(b metadata.Broker) string { return net.JoinHostPort(b.Host, strco
 
 // dialBroker connects to another broker.
 func (b *Broker) dialBroker(ctx context.Context, id base.BrokerID) (net.Conn, error) {
-	other, ok := b.meta.Image().BrokerByID(id)
+	return b.dialIn(ctx, b.meta.Image(), id)
+}
+
+func (b *Broker) dialIn(ctx context.Context, image *metadata.Image, id base.BrokerID) (net.Conn, error) {
+	other, ok := image.BrokerByID(id)
 	if !ok {
 		return nil, fmt.Errorf("dial broker %d: %w", id, kerr.BrokerIDNotRegistered)
 	}

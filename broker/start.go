@@ -71,7 +71,10 @@ func (b *Broker) startQuorum(ctx context.Context) error {
 	}
 	member, err := etcdkv.Start(ctx, etcdkv.Options{
 		NodeID: b.id(), DataDir: filepath.Join(b.cfg.DataDir, "etcd"), Voters: voters,
-		PeerAddr: b.cfg.EtcdPeerAddr, ClientAddr: b.cfg.EtcdClientAddr, TLS: b.cfg.etcdTLS(), Meter: b.telemetry.Meter, Logger: b.log,
+		PeerAddr: b.cfg.EtcdPeerAddr, ClientAddr: b.cfg.EtcdClientAddr, TLS: b.cfg.etcdTLS(),
+		Check: func(ctx context.Context, kv metadata.KV) error {
+			return metadata.CheckCluster(ctx, kv, b.identity.Cluster)
+		}, Meter: b.telemetry.Meter, Logger: b.log,
 	})
 	if err == nil {
 		b.quorum = member
@@ -114,10 +117,18 @@ func (b *Broker) startMetadata(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	admission := admission{b: b}
 	meta, err := metadata.Open(ctx, metadata.Options{
-		KV: b.quorum.KV(), BrokerID: id, Static: b.static(host, port), Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
+		KV: b.quorum.KV(), BrokerID: id, Static: b.static(host, port), Cluster: b.identity.Cluster, Admit: admission.ask,
+		Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
 	})
 	if err != nil {
+		return err
+	}
+	admission.meta = meta
+	admission.session = milliseconds(meta, "broker.session.timeout.ms")
+	if err := b.settleIn(meta.Image().ClusterID()); err != nil {
+		_ = meta.Close() // the cause is returned
 		return err
 	}
 	reg := metadata.Broker{ID: id, Host: host, Port: port, Disk: b.hot.DiskID()}

@@ -9,10 +9,12 @@ import (
 	"github.com/varvelog/varve/internal/base"
 )
 
-// Controller takes the heartbeats of brokers; metadata/controller/run does.
+// Controller takes the heartbeats of brokers, and knows who lives; metadata/controller/run does.
 type Controller interface {
 	// Heartbeat prolongs a broker's session: kerr.NotController, kerr.StaleBrokerEpoch, kerr.BrokerIDNotRegistered.
 	Heartbeat(id base.BrokerID, epoch int64, leaving bool) (fenced, mayStop bool, err error)
+	// MayRegister tells whether a process may register under a node id: kerr.NotController, kerr.DuplicateBrokerRegistration.
+	MayRegister(id base.BrokerID) error
 	// Disconnected says that the connection of a broker's heartbeats ended.
 	Disconnected(id base.BrokerID, epoch int64)
 }

@@ -67,12 +67,22 @@ func (s *Store) registry(ctx context.Context) (registry, error) {
 // then every partition that it led has a new leader epoch, which fences what an earlier incarnation may still have under
 // way. A broker that is alone is its own controller: the registration claims the controller and unfences it, and the
 // partitions that it led, or can lead, are elected before this returns.
+//
+// What Options.Admit has allowed to be replaced is compared in the write: of several processes that come at once one is first, and
+// the next one has to ask about that.
 func (s *Store) RegisterBroker(ctx context.Context, b Broker) (epoch int64, err error) {
 	image := s.Image()
 	known := registry{brokers: image.brokers, claimed: image.claimed, revision: image.revision}
+	var admitted int64 // the epoch that may be replaced
 	for range casAttempts {
 		old, was := known.brokers[b.ID]
 		alone := len(known.brokers) == 0 || len(known.brokers) == 1 && was
+		if was && !alone && s.opts.Admit != nil && old.Epoch != admitted {
+			if err := s.opts.Admit(ctx, old); err != nil {
+				return 0, fmt.Errorf("register broker %d: %w", b.ID, err)
+			}
+			admitted = old.Epoch
+		}
 		next := b.anew(old, was, known.revision)
 		next.Fenced = !alone || next.Wiped
 		cmps := []Cmp{Unchanged(brokerKey(b.ID), old.Rev)}

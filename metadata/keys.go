@@ -11,7 +11,7 @@ import (
 
 // Every key. Below imagePrefix stands what the Image shows, and one watch covers it; the rest is read when it is wanted.
 //
-//	/varve/image/cluster                  clusterRecord, written once
+//	/varve/image/cluster                  clusterRecord: who the cluster is, and the level of all of this
 //	/varve/image/controller               controllerRecord
 //	/varve/image/topic/NAME               topicRecord: exists only while the topic is visible
 //	/varve/image/partition/TOPICID/INDEX  partitionRecord, INDEX with 8 digits
@@ -96,8 +96,11 @@ func parsePartitionKey(rest string) (base.TopicID, int32, error) {
 }
 
 type clusterRecord struct {
-	ID string `json:"id"`
+	ID    string `json:"id"`
+	Level int    `json:"level,omitempty"` // of the metadata's form (identity.go); 0: 1
 }
+
+func (r clusterRecord) level() int { return max(r.Level, 1) }
 
 type controllerRecord struct {
 	Broker base.BrokerID `json:"broker"`

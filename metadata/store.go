@@ -2,12 +2,10 @@ package metadata
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
 
-	"github.com/google/uuid"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
@@ -28,6 +26,11 @@ type Options struct {
 	BrokerID base.BrokerID
 	// Static are the settings given at the start (--set and what flags stand for), by Kafka's names.
 	Static map[string]string
+	// Cluster is the id of the cluster that this broker's data is of: Open refuses another one, and to found one. Empty: of none yet.
+	Cluster string
+	// Admit is asked before a registration of this broker, in a cluster of several, replaces an older one of its id; an error ends
+	// RegisterBroker. nil: nobody is asked.
+	Admit func(ctx context.Context, old Broker) error
 	// Clock defaults to the real one.
 	Clock clock.Clock
 	// Logger defaults to slog.Default().
@@ -111,17 +114,6 @@ func (s *Store) start(ctx context.Context) error {
 	}
 	s.group.Go(s.sweeper)
 	return s.finishPending(ctx)
-}
-
-// ensureCluster gives a new cluster its id.
-func (s *Store) ensureCluster(ctx context.Context) error {
-	if _, ok, err := s.kv.Get(ctx, clusterKey); err != nil || ok {
-		return wrapKV(err, "read the cluster id")
-	}
-	u := uuid.New()
-	record := clusterRecord{ID: base64.RawURLEncoding.EncodeToString(u[:])}
-	_, err := s.kv.Txn(ctx, []Cmp{Absent(clusterKey)}, []Op{Put(clusterKey, encode(record))})
-	return wrapKV(err, "write the cluster id")
 }
 
 func wrapKV(err error, what string) error {

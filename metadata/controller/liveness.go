@@ -48,6 +48,7 @@ type session struct {
 	last    time.Time // of its last heartbeat, or when the tracker first saw it
 	heard   bool      // a heartbeat came
 	leaving bool      // it said that it shuts down
+	apart   bool      // the connection of its heartbeats ended, and none has come since
 	suspect bool      // to be probed
 	doubted bool      // its connection broke, or none was seen: probed again and again until it is heard
 	probe   time.Time // not before
@@ -104,13 +105,17 @@ func (t *Tracker) Heartbeat(id base.BrokerID, epoch int64, leaving bool, now tim
 			return nil
 		}
 	}
-	s.last, s.heard, s.leaving, s.suspect, s.doubted = now, true, leaving, false, false
+	s.last, s.heard, s.leaving, s.apart, s.suspect, s.doubted = now, true, leaving, false, false, false
 	return nil
 }
 
 // Disconnected says that the connection of a broker's heartbeats broke: it is to be probed at once.
 func (t *Tracker) Disconnected(id base.BrokerID, epoch int64) {
-	if s, err := t.session(id, epoch); err == nil && s.dead == 0 {
+	s, err := t.session(id, epoch)
+	if err != nil {
+		return
+	}
+	if s.apart = true; s.dead == 0 {
 		s.suspect, s.doubted = true, true
 	}
 }

@@ -147,6 +147,8 @@ func (b *bench) liveness(name string, id base.BrokerID, args []string) string {
 		b.tracker.Probed(id, epoch, ProbeRefused)
 	case "accepted":
 		b.tracker.Probed(id, epoch, ProbeAccepted)
+	case "newcomer":
+		return fmt.Sprintf("%s: taken %v", b.now.Sub(time.Unix(0, 0)), b.tracker.Taken(id, b.now))
 	default:
 		return "unknown command " + name
 	}

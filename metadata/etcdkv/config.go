@@ -1,6 +1,7 @@
 package etcdkv
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -40,6 +41,9 @@ type Options struct {
 	// TLS protects the connections between members and from clients; nil: none. All nodes must agree, from the first start with
 	// several voters on.
 	TLS *TLS
+	// Check looks at the cluster that this node, which has no data, is about to become a member of; metadata.ErrStranger keeps it out,
+	// another error is taken for one that may pass. nil: anybody may join.
+	Check func(ctx context.Context, kv metadata.KV) error
 	// QuotaBytes bounds the database on disk; above it etcd refuses writes. Default 2 GiB.
 	QuotaBytes int64
 	// TickMs and ElectionMs are raft's heartbeat interval and election timeout. Default 75 and 375, for a single member: it

@@ -119,6 +119,9 @@ func (m *Member) join(ctx context.Context, cfg *embed.Config, answers []answer, 
 	if err := m.checkToken(ctx, client); err != nil {
 		return err
 	}
+	if err := m.checkStranger(ctx, client); err != nil {
+		return err
+	}
 	var list *clientv3.MemberListResponse
 	if err := m.request(ctx, func(ctx context.Context) (err error) { list, err = client.MemberList(ctx); return err }); err != nil {
 		return err
@@ -197,6 +200,23 @@ func (m *Member) checkGone(ctx context.Context, selfURL string, lost []*pb.Membe
 		}
 	}
 	return nil
+}
+
+// checkStranger shows the cluster to whoever started this node.
+func (m *Member) checkStranger(ctx context.Context, client *clientv3.Client) error {
+	if m.opts.Check == nil {
+		return nil
+	}
+	kv := &KV{others: client, attempt: m.opts.attemptTimeout(), clock: m.opts.Clock, group: m.group}
+	var refused error
+	err := m.request(ctx, func(ctx context.Context) error {
+		err := m.opts.Check(ctx, kv)
+		if errors.Is(err, metadata.ErrStranger) {
+			refused, err = err, nil
+		}
+		return err
+	})
+	return errors.Join(refused, err)
 }
 
 // checkToken compares the cluster's token with ours.

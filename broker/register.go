@@ -1,0 +1,96 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/varvelog/varve/internal/clock"
+	"github.com/varvelog/varve/kafka"
+	"github.com/varvelog/varve/metadata"
+)
+
+const (
+	// admissionTimeout bounds one question to the controller. One that hangs cannot let this broker serve either.
+	admissionTimeout = 500 * time.Millisecond
+	// admissionRetry is how soon a question is asked again that was answered with no.
+	admissionRetry = 50 * time.Millisecond
+	// admissionGrace is added to the session timeout: a process that is dead without a sign is fenced by then.
+	admissionGrace = time.Second
+)
+
+// admission is the question of a broker that starts whether another process lives under its id. Who answers is the controller, which
+// hears that process's heartbeats. Where nobody can answer (there is no controller at the moment, or this id is still its own), the
+// broker registers at once: then the other process, should there be one, ends as soon as it sees that.
+type admission struct {
+	b       *Broker
+	meta    *metadata.Store
+	session time.Duration // after which a silent process has lost its id
+}
+
+// ask returns nil when the registration may replace the old one. A no is final once it has lasted for a session.
+func (a *admission) ask(ctx context.Context, old metadata.Broker) error {
+	deadline := a.b.seams.Clock.Now().Add(a.session + admissionGrace)
+	refused := false
+	for {
+		err := a.once(ctx)
+		switch {
+		case err == nil, ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, kerr.InconsistentClusterID):
+			return err
+		case errors.Is(err, kerr.DuplicateBrokerRegistration):
+			if !refused {
+				a.b.log.Warn("another process is alive under this broker's id; waiting for its end", slog.Int("node_id", int(old.ID)),
+					slog.String("at", addressOf(old)), slog.Duration("at_most", a.session+admissionGrace))
+			}
+			refused = true
+		case !refused:
+			return nil
+		}
+		if current, ok := a.meta.Image().BrokerByID(old.ID); !ok || current.Epoch != old.Epoch {
+			return nil // the write will find that out
+		}
+		if !a.b.seams.Clock.Now().Before(deadline) {
+			return fmt.Errorf("broker %d is registered at %s and alive: every broker needs a --node-id of its own; to replace that one, stop it first: %w",
+				old.ID, addressOf(old), kerr.DuplicateBrokerRegistration)
+		}
+		if !sleep(ctx, a.b.seams.Clock, admissionRetry) {
+			return ctx.Err()
+		}
+	}
+}
+
+func (a *admission) once(ctx context.Context) error {
+	image := a.meta.Image()
+	target := image.Controller()
+	if target == a.b.id() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, admissionTimeout)
+	defer cancel()
+	conn, err := a.b.dialIn(ctx, image, target)
+	if err != nil {
+		return err
+	}
+	peer := kafka.NewPeer(conn, fmt.Sprintf("register-%d", a.b.cfg.NodeID))
+	defer peer.Close()
+	defer context.AfterFunc(ctx, peer.Close)()
+	return peer.MayRegister(a.b.id(), image.ClusterID(), a.b.seams.Clock.Now().Add(admissionTimeout))
+}
+
+// sleep is false where ctx ended.
+func sleep(ctx context.Context, c clock.Clock, d time.Duration) bool {
+	timer := c.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
