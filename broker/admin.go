@@ -19,6 +19,7 @@ type electorate interface {
 	Members(ctx context.Context) ([]etcdkv.MemberInfo, error)
 	AddVoter(ctx context.Context, v etcdkv.Voter) error
 	RemoveVoter(ctx context.Context, id base.BrokerID) error
+	RemoveUnstarted(ctx context.Context, peerAddr string) error
 	ReplaceVoter(ctx context.Context, old base.BrokerID, v etcdkv.Voter) error
 	MoveLeader(ctx context.Context, to base.BrokerID) error
 }
@@ -44,6 +45,9 @@ func (b *Broker) admin() httpapi.Admin {
 		},
 		RemoveVoter: func(ctx context.Context, id int32) error {
 			return b.vote(func(e electorate) error { return e.RemoveVoter(ctx, base.BrokerID(id)) })
+		},
+		RemoveAddress: func(ctx context.Context, address string) error {
+			return b.vote(func(e electorate) error { return e.RemoveUnstarted(ctx, address) })
 		},
 		ReplaceVoter: func(ctx context.Context, old int32, v httpapi.VoterAddress) error {
 			return b.vote(func(e electorate) error { return e.ReplaceVoter(ctx, base.BrokerID(old), voterAt(v)) })

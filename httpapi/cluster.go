@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strconv"
 	"time"
@@ -74,6 +75,7 @@ type Admin struct {
 	Drain          func(ctx context.Context, broker int32, drain bool) error
 	AddVoter       func(ctx context.Context, v VoterAddress) error
 	RemoveVoter    func(ctx context.Context, broker int32) error
+	RemoveAddress  func(ctx context.Context, address string) error // a voter that has never started
 	ReplaceVoter   func(ctx context.Context, old int32, v VoterAddress) error
 	MoveController func(ctx context.Context, to int32) error
 }
@@ -96,6 +98,16 @@ func (a *Admin) routes(mux *http.ServeMux) {
 	}
 	if a.RemoveVoter != nil {
 		mux.HandleFunc("DELETE /v1/voters/{id}", ofNode(a.RemoveVoter))
+	}
+	if a.RemoveAddress != nil {
+		mux.HandleFunc("DELETE /v1/voters", func(w http.ResponseWriter, r *http.Request) {
+			address := r.URL.Query().Get("address")
+			err := fmt.Errorf("%w: want ?address=HOST:PORT", errBadRequest)
+			if _, _, perr := net.SplitHostPort(address); perr == nil {
+				err = bounded(r, func(ctx context.Context) error { return a.RemoveAddress(ctx, address) })
+			}
+			answer(w, struct{}{}, err)
+		})
 	}
 	if a.ReplaceVoter != nil {
 		mux.HandleFunc("PUT /v1/voters/{id}", withBody(func(ctx context.Context, r *http.Request, v VoterAddress) error {

@@ -41,9 +41,10 @@ func TestChanges(t *testing.T) {
 		return fails
 	}
 	base := serve(t, Options{Admin: Admin{
-		Drain:       func(_ context.Context, id int32, drain bool) error { return note("drain %d %v", id, drain) },
-		AddVoter:    func(_ context.Context, v VoterAddress) error { return note("add %d@%s", v.NodeID, v.Address) },
-		RemoveVoter: func(_ context.Context, id int32) error { return note("remove %d", id) },
+		Drain:         func(_ context.Context, id int32, drain bool) error { return note("drain %d %v", id, drain) },
+		AddVoter:      func(_ context.Context, v VoterAddress) error { return note("add %d@%s", v.NodeID, v.Address) },
+		RemoveVoter:   func(_ context.Context, id int32) error { return note("remove %d", id) },
+		RemoveAddress: func(_ context.Context, address string) error { return note("remove at %s", address) },
 		ReplaceVoter: func(_ context.Context, old int32, v VoterAddress) error {
 			return note("replace %d by %d@%s", old, v.NodeID, v.Address)
 		},
@@ -72,6 +73,9 @@ func TestChanges(t *testing.T) {
 	f("PUT /v1/voters/2", `{"nodeId":4,"address":"h:2380"}`, 200, "replace 2 by 4@h:2380")
 	f("PUT /v1/voters/two", `{"nodeId":4,"address":"h:2380"}`, 400, "no broker's id")
 	f("DELETE /v1/voters/2", "", 200, "remove 2")
+	f("DELETE /v1/voters?address=h:2380", "", 200, "remove at h:2380")
+	f("DELETE /v1/voters?address=2", "", 400, "address=HOST:PORT")
+	f("DELETE /v1/voters", "", 400, "address=HOST:PORT")
 	f("PUT /v1/controller", `{"nodeId":2}`, 200, "controller 2")
 	for err, code := range map[error]int{
 		fmt.Errorf("broker 3: %w", ErrNotFound):                  404,

@@ -254,6 +254,17 @@ func testMembership(t *testing.T, c *cli) {
 	c.ok("", "cluster", "move-controller", "1")
 	c.fails("1 is a voter already", "cluster", "add-voter", "1@127.0.0.1:1")
 	c.fails("want ID@HOST:PORT", "cluster", "add-voter", "127.0.0.1:1")
+	c.ok("", "cluster", "add-voter", "2@127.0.0.1:1") // mistyped: nobody will ever start there
+	status = decode[clusterStatus](t, c.ok("", "cluster", "status", "--output", "json"))
+	if len(status.Voters) != 2 || status.Voters[0].NodeID != -1 || status.Voters[0].Address != "127.0.0.1:1" || !status.Voters[0].Learner {
+		t.Errorf("%+v", status.Voters)
+	}
+	c.fails("no voter is registered at 127.0.0.1:2", "cluster", "remove-voter", "127.0.0.1:2")
+	c.fails("has started: name its id", "cluster", "remove-voter", v.Address)
+	c.ok("", "cluster", "remove-voter", "127.0.0.1:1")
+	if status = decode[clusterStatus](t, c.ok("", "cluster", "status", "--output", "json")); len(status.Voters) != 1 {
+		t.Errorf("%+v", status.Voters)
+	}
 	status2, out, errs := c.run("", "cluster", "status", "--output", "json", "--http", "127.0.0.1:1")
 	if got := decode[clusterStatus](t, out); status2 != 0 || got.Voters != nil || got.Brokers[0].Draining != nil || !strings.Contains(errs, "unknown") {
 		t.Errorf("without HTTP: status %d, %s, %q", status2, out, errs)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,8 +35,8 @@ func newAddVoter(a *app) *cobra.Command {
 		Use:   "add-voter ID@HOST:PORT",
 		Short: "Let a broker vote on the cluster's metadata",
 		Long: `Register a broker's etcd member, at the address where the other voters will reach it. It begins to vote once the broker is started
-with a --voters that names it; one that runs as a non-voter has to be stopped before, and one that was a voter until it was removed
-has to clear what it has of that (its start names the directory).
+with a --voters that names it; until then remove-voter HOST:PORT takes it back. One that runs as a non-voter has to be stopped
+before, and one that was a voter until it was removed has to clear what it has of that (its start names the directory).
 ` + votersNote,
 		Example: "  varve cluster add-voter 4@10.0.0.4:2380",
 		Args:    cobra.ExactArgs(1),
@@ -54,14 +55,22 @@ has to clear what it has of that (its start names the directory).
 
 func newRemoveVoter(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "remove-voter ID",
+		Use:   "remove-voter ID|HOST:PORT",
 		Short: "Take a broker's vote away, whether it runs or not",
 		Long: `Remove a broker's etcd member. A broker that runs ends then; with a --voters that does not name it, it may be started again as a
 non-voter. etcd refuses to go below a majority of healthy voters.
+
+One that was added and has never started, by a mistyped address for instance, has no id in etcd: it is removed by its address.
 ` + votersNote,
-		Example: "  varve cluster remove-voter 3",
+		Example: "  varve cluster remove-voter 3\n  varve cluster remove-voter 10.0.0.44:2380",
 		Args:    cobra.ExactArgs(1),
 		RunE: a.withHTTP(func(ctx context.Context, args []string) error {
+			if _, _, err := net.SplitHostPort(args[0]); err == nil {
+				if err := a.call(ctx, "DELETE", "/v1/voters?"+url.Values{"address": args}.Encode(), nil, nil); err != nil {
+					return err
+				}
+				return a.votersAfter(ctx, nil, "removed the voter at %s, which has never started", args[0])
+			}
 			id, err := parseNode(args[0])
 			if err != nil {
 				return err

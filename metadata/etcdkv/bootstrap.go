@@ -102,6 +102,9 @@ func admit(self Voter, selfURL string, voters []Voter, members []*pb.Member) (re
 				ErrNodeIDInUse, m.Name, selfURL)
 		case m.Name == "" && slices.ContainsFunc(voters, func(v Voter) bool { return hasAddr(m.PeerURLs, v.PeerAddr) }):
 			// Another voter of the list that is about to join.
+		case m.Name == "":
+			return nil, fmt.Errorf("%w: a member that has never started is registered at %s, which is not in the list %s: take it back (varve cluster remove-voter HOST:PORT), or correct the list",
+				ErrVoters, strings.Join(m.PeerURLs, ","), listVoters(voters))
 		case !named || !listed:
 			return nil, fmt.Errorf("%w: member %q at %s is in the cluster but not in the list %s: remove it first (varve cluster remove-voter), or correct the list",
 				ErrVoters, m.Name, strings.Join(m.PeerURLs, ","), listVoters(voters))

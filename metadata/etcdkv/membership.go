@@ -128,6 +128,26 @@ func (m *Member) RemoveVoter(ctx context.Context, id base.BrokerID) error {
 	})
 }
 
+// RemoveUnstarted undoes AddVoter for a member that has never started, which has no id yet: it is found by the address that the
+// others would reach it at. One that has started is refused: its id says who ends.
+func (m *Member) RemoveUnstarted(ctx context.Context, peerAddr string) error {
+	found := false
+	return m.change(ctx, func(ctx context.Context, client *clientv3.Client, members []*pb.Member) error {
+		i := slices.IndexFunc(members, func(member *pb.Member) bool { return hasAddr(member.PeerURLs, peerAddr) })
+		switch {
+		case i < 0 && found:
+			return nil // by an earlier attempt
+		case i < 0:
+			return fmt.Errorf("%w: no voter is registered at %s", ErrVoters, peerAddr)
+		case members[i].Name != "":
+			return fmt.Errorf("%w: %s at %s has started: name its id to remove it", ErrVoters, members[i].Name, peerAddr)
+		}
+		found = true
+		_, err := client.MemberRemove(ctx, members[i].ID)
+		return retryable(err)
+	})
+}
+
 func countVoting(members []*pb.Member) (n int) {
 	for _, member := range members {
 		if !member.IsLearner {

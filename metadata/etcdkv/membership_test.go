@@ -1,0 +1,82 @@
+package etcdkv
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/varvelog/varve/internal/base"
+)
+
+func TestGrowAndShrink(t *testing.T) {
+	c := newTrio(t, 1)
+	all := c.options(1)
+	all.Voters = nil // a broker that has run alone
+	all.PeerAddr, all.ClientAddr = "127.0.0.1:0", "127.0.0.1:0"
+	m, err := c.open(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.put(m.KV(), "/k", "v")
+	stop(t, m)
+	c.addNode()
+	c.addNode()
+	c.start(1, 2, 3)
+	for id := range base.BrokerID(3) {
+		c.want(c.members[id+1].KV(), "/k", "v")
+	}
+
+	// One that is added by mistake is taken back by its address, over any member; one that runs is not.
+	wrong := Voter{ID: 4, PeerAddr: freeAddr(t)}
+	if err := c.members[1].AddVoter(c.context(), wrong); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.members[2].RemoveUnstarted(c.context(), c.voters[2].PeerAddr); !errors.Is(err, ErrVoters) {
+		t.Errorf("a voter that runs: %v", err)
+	}
+	if err := c.members[2].RemoveUnstarted(c.context(), wrong.PeerAddr); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.members[2].RemoveUnstarted(c.context(), wrong.PeerAddr); !errors.Is(err, ErrVoters) {
+		t.Errorf("one that is gone: %v", err)
+	}
+
+	if err := c.members[1].MoveLeader(c.context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.members[1].RemoveVoter(c.context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	<-c.members[3].Stopped()
+	c.put(c.members[3].KV(), "/k", "w") // over the others
+	c.want(c.members[1].KV(), "/k", "w")
+	c.stop(3)
+	if m, err := c.open(c.options(3)); !errors.Is(err, ErrRemoved) {
+		t.Errorf("a removed voter: %v %v", m, err)
+	}
+	infos, err := c.members[2].Members(c.context())
+	if err != nil || len(infos) != 2 || infos[0].Leader == infos[1].Leader {
+		t.Errorf("members: %+v (%v)", infos, err)
+	}
+}
+
+func TestReplaceVoter(t *testing.T) {
+	c := newTrio(t, 3)
+	c.start(1, 2, 3)
+	c.put(c.members[1].KV(), "/k", "v")
+	c.crash(3)
+	fourth := c.addNode()
+	four, _ := voterOf(c.voters, fourth)
+	c.voters = without(c.voters, 3)
+	if m, err := c.open(c.options(fourth)); !errors.Is(err, ErrVoters) {
+		t.Fatalf("a voter whose list lacks an existing one: %v %v", m, err)
+	}
+	if err := c.members[1].ReplaceVoter(c.context(), 3, four); err != nil {
+		t.Fatal(err)
+	}
+	c.start(fourth)
+	c.want(c.members[fourth].KV(), "/k", "v")
+	infos, err := c.members[1].Members(c.context())
+	if err != nil || len(infos) != 3 || infos[2].ID != fourth || infos[2].Learner {
+		t.Errorf("members: %+v (%v)", infos, err)
+	}
+}
