@@ -70,27 +70,30 @@ type Broker struct {
 	serving atomic.Bool
 	epoch   int64 // of this registration
 
-	lock       *os.File
-	identity   identity
-	memory     *service.Group
-	telemetry  *telemetry.Telemetry
-	http       *httpapi.Server
-	listener   net.Listener
-	bucket     objstore.Bucket
-	quorum     Quorum
-	meta       *metadata.Store
-	roles      *service.Group // what follows etcd's leadership
-	controller *run.Controller
-	member     *membership
-	hot        *hot.Store
-	cache      *cache.Cache
-	ingest     *ingest.Ingest
-	tiering    *tiering.Tiering
-	tiered     chan struct{} // closed when tiering has started
-	compact    *compaction.Runner
-	fetch      *fetch.Service
-	groups     *group.Coordinator
-	kafka      *kafka.Server
+	lock     *os.File
+	identity identity
+	// bucketNoted is the revision at which this process told the cluster which directory bucket it uses, 0: it did not.
+	bucketNoted atomic.Int64
+	memory      *service.Group
+	telemetry   *telemetry.Telemetry
+	http        *httpapi.Server
+	listener    net.Listener
+	bucket      objstore.Bucket // claim, which checks before it writes
+	claim       *claim
+	quorum      Quorum
+	meta        *metadata.Store
+	roles       *service.Group // what follows etcd's leadership
+	controller  *run.Controller
+	member      *membership
+	hot         *hot.Store
+	cache       *cache.Cache
+	ingest      *ingest.Ingest
+	tiering     *tiering.Tiering
+	tiered      chan struct{} // closed when tiering has started
+	compact     *compaction.Runner
+	fetch       *fetch.Service
+	groups      *group.Coordinator
+	kafka       *kafka.Server
 }
 
 // New checks the configuration; nothing is started or written.
@@ -128,7 +131,7 @@ func New(cfg Config, seams Seams) (*Broker, error) {
 func (b *Broker) table() []module {
 	bucketNeeds := []string{"lock", "telemetry"}
 	if b.cfg.directoryBucket() {
-		bucketNeeds = append(bucketNeeds, "metadata") // expectBucket asks; others are looked for meanwhile
+		bucketNeeds = append(bucketNeeds, "image") // expectBucket asks; others are looked for meanwhile
 	}
 	return []module{
 		{"lock", nil, b.startLock, b.stopLock},
@@ -139,7 +142,9 @@ func (b *Broker) table() []module {
 		{"bucket", bucketNeeds, b.startBucket, func(context.Context) error { return b.bucket.Close() }},
 		{"cache", []string{"bucket"}, b.startCache, func(context.Context) error { return b.cache.Close() }},
 		{"quorum", []string{"lock", "telemetry"}, b.startQuorum, b.stopQuorum},
-		{"metadata", []string{"quorum", "listener", "telemetry", "hot"}, b.startMetadata, b.stopMetadata},
+		{"image", []string{"quorum", "listener", "telemetry"}, b.startImage, b.stopImage},
+		{"claim", []string{"bucket", "image"}, b.startClaim, nil},
+		{"metadata", []string{"image", "claim", "hot"}, b.startMetadata, nil},
 		{"controller", []string{"metadata"}, b.startController, b.stopController},
 		{"hot", []string{"lock", "telemetry"}, b.startHot, func(context.Context) error { return b.hot.Close() }},
 		{"ingest", []string{"metadata", "hot"}, b.startIngest, func(context.Context) error { return b.ingest.Stop() }},

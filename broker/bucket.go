@@ -36,8 +36,12 @@ func (b *Broker) expectBucket(ctx context.Context, opts *open.Options) error {
 // claimBucket makes a bucket the cluster's, before its first use, where the cluster has none.
 func (b *Broker) claimBucket(ctx context.Context, identity string) error {
 	kv := b.quorum.KV()
-	if _, err := kv.Txn(ctx, []metadata.Cmp{metadata.Absent(bucketKey)}, []metadata.Op{metadata.Put(bucketKey, []byte(identity))}); err != nil {
+	res, err := kv.Txn(ctx, []metadata.Cmp{metadata.Absent(bucketKey)}, []metadata.Op{metadata.Put(bucketKey, []byte(identity))})
+	if err != nil {
 		return fmt.Errorf("write the bucket's identity: %w", err)
+	}
+	if res.Committed {
+		b.bucketNoted.Store(res.Revision)
 	}
 	known, _, err := kv.Get(ctx, bucketKey)
 	if err != nil {
@@ -47,4 +51,14 @@ func (b *Broker) claimBucket(ctx context.Context, identity string) error {
 		return fmt.Errorf("it is the bucket %s, the cluster uses %s", identity, known.Value)
 	}
 	return nil
+}
+
+// forgetBucket takes back what claimBucket has noted, where the bucket turned out to be another cluster's.
+func (b *Broker) forgetBucket(ctx context.Context) error {
+	noted := b.bucketNoted.Load()
+	if noted == 0 {
+		return nil
+	}
+	_, err := b.quorum.KV().Txn(ctx, []metadata.Cmp{metadata.Unchanged(bucketKey, noted)}, []metadata.Op{metadata.Delete(bucketKey)})
+	return err
 }

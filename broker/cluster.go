@@ -82,10 +82,8 @@ func followLeadership(ctx context.Context, look func() (bool, <-chan struct{}), 
 }
 
 // brokerSetting is a setting in milliseconds.
-func (b *Broker) brokerSetting(name string) time.Duration { return milliseconds(b.meta, name) }
-
-func milliseconds(meta *metadata.Store, name string) time.Duration {
-	v, _ := meta.Image().Broker().Get(name)
+func (b *Broker) brokerSetting(name string) time.Duration {
+	v, _ := b.meta.Image().Broker().Get(name)
 	ms, _ := strconv.ParseInt(v, 10, 64) // metadata has checked it
 	return time.Duration(ms) * time.Millisecond
 }

@@ -23,21 +23,16 @@ const (
 	admissionGrace = time.Second
 )
 
-// admission is the question of a broker that starts whether another process lives under its id. Who answers is the controller, which
-// hears that process's heartbeats. Where nobody can answer (there is no controller at the moment, or this id is still its own), the
-// broker registers at once: then the other process, should there be one, ends as soon as it sees that.
-type admission struct {
-	b       *Broker
-	meta    *metadata.Store
-	session time.Duration // after which a silent process has lost its id
-}
-
-// ask returns nil when the registration may replace the old one. A no is final once it has lasted for a session.
-func (a *admission) ask(ctx context.Context, old metadata.Broker) error {
-	deadline := a.b.seams.Clock.Now().Add(a.session + admissionGrace)
+// admit returns nil when this broker's registration may replace the old one: no other process lives under its id. Who knows is the
+// controller, which hears that process's heartbeats; a no is final once it has lasted for a session. Where nobody can answer (there is
+// no controller at the moment, or this id is still its own), the broker registers at once: then the other process, should there be
+// one, ends as soon as it sees that.
+func (b *Broker) admit(ctx context.Context, old metadata.Broker) error {
+	most := b.brokerSetting("broker.session.timeout.ms") + admissionGrace
+	deadline := b.seams.Clock.Now().Add(most)
 	refused := false
 	for {
-		err := a.once(ctx)
+		err := b.mayRegister(ctx)
 		switch {
 		case err == nil, ctx.Err() != nil:
 			return ctx.Err()
@@ -45,42 +40,44 @@ func (a *admission) ask(ctx context.Context, old metadata.Broker) error {
 			return err
 		case errors.Is(err, kerr.DuplicateBrokerRegistration):
 			if !refused {
-				a.b.log.Warn("another process is alive under this broker's id; waiting for its end", slog.Int("node_id", int(old.ID)),
-					slog.String("at", addressOf(old)), slog.Duration("at_most", a.session+admissionGrace))
+				b.log.Warn("another process is alive under this broker's id; waiting for its end", slog.Int("node_id", int(old.ID)),
+					slog.String("at", addressOf(old)), slog.Duration("at_most", most))
 			}
 			refused = true
 		case !refused:
 			return nil
 		}
-		if current, ok := a.meta.Image().BrokerByID(old.ID); !ok || current.Epoch != old.Epoch {
-			return nil // the write will find that out
+		if image := b.meta.Image(); image.Revision() >= old.Rev {
+			if current, ok := image.BrokerByID(old.ID); !ok || current.Epoch != old.Epoch {
+				return nil // the write will find that out, and ask about the one that came
+			}
 		}
-		if !a.b.seams.Clock.Now().Before(deadline) {
+		if !b.seams.Clock.Now().Before(deadline) {
 			return fmt.Errorf("broker %d is registered at %s and alive: every broker needs a --node-id of its own; to replace that one, stop it first: %w",
 				old.ID, addressOf(old), kerr.DuplicateBrokerRegistration)
 		}
-		if !sleep(ctx, a.b.seams.Clock, admissionRetry) {
+		if !sleep(ctx, b.seams.Clock, admissionRetry) {
 			return ctx.Err()
 		}
 	}
 }
 
-func (a *admission) once(ctx context.Context) error {
-	image := a.meta.Image()
+func (b *Broker) mayRegister(ctx context.Context) error {
+	image := b.meta.Image()
 	target := image.Controller()
-	if target == a.b.id() {
+	if target == b.id() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, admissionTimeout)
 	defer cancel()
-	conn, err := a.b.dialIn(ctx, image, target)
+	conn, err := b.dialIn(ctx, image, target)
 	if err != nil {
 		return err
 	}
-	peer := kafka.NewPeer(conn, fmt.Sprintf("register-%d", a.b.cfg.NodeID))
+	peer := kafka.NewPeer(conn, fmt.Sprintf("register-%d", b.cfg.NodeID))
 	defer peer.Close()
 	defer context.AfterFunc(ctx, peer.Close)()
-	return peer.MayRegister(a.b.id(), image.ClusterID(), a.b.seams.Clock.Now().Add(admissionTimeout))
+	return peer.MayRegister(b.id(), image.ClusterID(), b.seams.Clock.Now().Add(admissionTimeout))
 }
 
 // sleep is false where ctx ended.

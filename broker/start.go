@@ -31,15 +31,19 @@ import (
 const offsetsTopic = "__consumer_offsets"
 
 func (b *Broker) startBucket(ctx context.Context) (err error) {
-	if b.bucket = b.seams.Bucket; b.bucket != nil {
-		return nil
+	bucket := b.seams.Bucket
+	if bucket == nil {
+		opts := open.Options{Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter}
+		if err := b.expectBucket(ctx, &opts); err != nil {
+			return err
+		}
+		if bucket, err = open.Open(ctx, b.cfg.ObjectStore, opts); err != nil {
+			return err
+		}
 	}
-	opts := open.Options{Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter}
-	if err := b.expectBucket(ctx, &opts); err != nil {
-		return err
-	}
-	b.bucket, err = open.Open(ctx, b.cfg.ObjectStore, opts)
-	return err
+	b.claim = &claim{Bucket: bucket, slot: make(chan struct{}, 1)}
+	b.bucket = b.claim
+	return nil
 }
 
 func (b *Broker) startCache(context.Context) (err error) {
@@ -110,37 +114,36 @@ func (b *Broker) replication() *ingest.Replication {
 	}
 }
 
-// startMetadata opens the image and registers this broker: from here on every partition that it leads has a new epoch.
-func (b *Broker) startMetadata(ctx context.Context) error {
-	id := base.BrokerID(b.cfg.NodeID)
+// startImage opens the image of the cluster, if this broker is one of its.
+func (b *Broker) startImage(ctx context.Context) error {
 	host, port, err := b.cfg.advertised(b.listener.Addr())
 	if err != nil {
 		return err
 	}
-	admission := admission{b: b}
-	meta, err := metadata.Open(ctx, metadata.Options{
-		KV: b.quorum.KV(), BrokerID: id, Static: b.static(host, port), Cluster: b.identity.Cluster, Admit: admission.ask,
+	b.meta, err = metadata.Open(ctx, metadata.Options{
+		KV: b.quorum.KV(), BrokerID: b.id(), Static: b.static(host, port), Cluster: b.identity.Cluster, Admit: b.admit,
 		Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
 	})
+	return err
+}
+
+func (b *Broker) stopImage(context.Context) error { return b.meta.Close() }
+
+// startMetadata registers this broker: from here on every partition that it leads has a new epoch.
+func (b *Broker) startMetadata(ctx context.Context) error {
+	host, port, err := b.cfg.advertised(b.listener.Addr())
 	if err != nil {
 		return err
 	}
-	admission.meta = meta
-	admission.session = milliseconds(meta, "broker.session.timeout.ms")
-	if err := b.settleIn(meta.Image().ClusterID()); err != nil {
-		_ = meta.Close() // the cause is returned
+	if err := b.settleIn(b.meta.Image().ClusterID()); err != nil {
 		return err
 	}
-	reg := metadata.Broker{ID: id, Host: host, Port: port, Disk: b.hot.DiskID()}
+	reg := metadata.Broker{ID: b.id(), Host: host, Port: port, Disk: b.hot.DiskID()}
 	if b.cfg.Rack != "" {
 		reg.Rack = &b.cfg.Rack
 	}
-	if b.epoch, err = meta.RegisterBroker(ctx, reg); err != nil {
-		_ = meta.Close() // the cause is returned
-		return err
-	}
-	b.meta = meta
-	return nil
+	b.epoch, err = b.meta.RegisterBroker(ctx, reg)
+	return err
 }
 
 // static is --set with what other flags stand for, under Kafka's names.
@@ -157,8 +160,6 @@ func (b *Broker) static(host string, port int32) map[string]string {
 	maps.Copy(set, b.cfg.Set)
 	return set
 }
-
-func (b *Broker) stopMetadata(context.Context) error { return b.meta.Close() }
 
 func (b *Broker) startHot(context.Context) (err error) {
 	mem := split(b.cfg.Memory)

@@ -85,6 +85,23 @@ func TestStrangersAreRefused(t *testing.T) {
 	}
 	boot(t, third)
 
+	// Another cluster is kept out of the bucket, and may have its own afterwards.
+	n, err := proc.NewNode(varve, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = n.Close() })
+	n.Bucket, n.Memory = fourth.Bucket, "256MiB"
+	if err := n.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-n.Exited()
+	if tail := n.LogTail(); !strings.Contains(tail, "the bucket belongs to another cluster") {
+		t.Errorf("another cluster is let into the bucket:\n%s", tail)
+	}
+	n.Bucket = ""
+	boot(t, n)
+
 	// A process that was killed does not keep its id.
 	if err := fourth.Kill9(); err != nil {
 		t.Fatal(err)
