@@ -2,12 +2,14 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/varvelog/varve/internal/testutil/proc"
 )
@@ -16,7 +18,9 @@ import (
 func refused(t *testing.T, want string, args ...string) {
 	t.Helper()
 	args = append([]string{"serve", "--kafka-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0"}, args...)
-	out, err := exec.CommandContext(t.Context(), varve, args...).CombinedOutput()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, varve, args...).CombinedOutput()
 	if err == nil || !strings.Contains(string(out), want) {
 		t.Errorf("serve %v: %v, does not say %q:\n%s", args, err, want, out)
 	}
