@@ -23,6 +23,7 @@ import (
 //	/varve/deleted/LOGID                  deletedRecord: the tombstone of a partition
 //	/varve/next/pid, /varve/next/log      the first id of the next block, in decimal
 //	/varve/bucket                         the identity of the directory bucket (package broker)
+//	/varve/claimed                        the cluster's id, once its bucket names it (package broker)
 //	/varve/etcd/token                     what tells this etcd cluster from others (package etcdkv)
 const (
 	imagePrefix      = "/varve/image/"

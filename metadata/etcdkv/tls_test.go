@@ -30,6 +30,20 @@ func TestTLS(t *testing.T) {
 	c.start(2)
 	c.want(c.members[2].KV(), "/k", "v")
 
+	// So do the connections that the commands make.
+	if err := c.members[1].MoveLeader(c.context(), 3); err != nil {
+		t.Error(err)
+	}
+	infos, err := c.members[1].Members(c.context())
+	for _, info := range infos {
+		if !info.Healthy {
+			t.Errorf("%+v", info)
+		}
+	}
+	if err != nil || len(infos) != 3 {
+		t.Errorf("%d members, %v", len(infos), err)
+	}
+
 	// A new certificate under the old name is used from the next connection on.
 	issue(ours, 2)
 	shown := int64(0)
