@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/varvelog/varve/ingest/replica"
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/record"
 )
@@ -64,3 +65,26 @@ func Housekeep(g *Ingest) {
 
 // Damage takes a partition out of service.
 func Damage(p *Partition) { p.damage(base.MarkCorruption(errSnapshot)) }
+
+// LedWithoutRecords makes the log's epochs those of a broker that has begun to lead and appended nothing yet.
+func LedWithoutRecords(p *Partition, epoch base.LeaderEpoch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.epoch, p.mu.epochs = epoch, replica.AssignEpoch(p.mu.epochs, epoch, p.mu.end)
+	p.mu.unsaved = true
+}
+
+// LoseEnd makes the log end earlier than what is stored, as a recovery that came upon a damaged batch leaves it.
+func LoseEnd(p *Partition, end base.Offset) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.end, p.mu.durable = end, min(p.mu.durable, end)
+}
+
+// SkipToTiered makes a log go on at end, as that of a new leader does which ends before what is tiered.
+func SkipToTiered(p *Partition, end base.Offset) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.tieredEnd = end
+	p.skipToTieredLocked()
+}

@@ -370,3 +370,36 @@ func TestRestartKnowsNothingOfItsForkFromTheBucket(t *testing.T) {
 		t.Errorf("high watermark %d after a restart, %d before, log end %d", s.HighWatermark, committed, b.NextOffset())
 	}
 }
+
+// TestEpochWithoutRecords gives a log whose broker led an epoch without a record, and was restarted since, records of an older epoch:
+// those that the leader of that epoch never had, kept by the one that leads now. They are of the epoch that they were written in:
+// by another one the leader would make the follower cut them off, after it has acknowledged them (I1).
+func TestEpochWithoutRecords(t *testing.T) {
+	e, tp := newFollower(t, 6, ingest.Options{})
+	state, _ := e.meta.Image().Partition(tp)
+	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 6)), epoch: 6, seq: map[base.ProducerID]int32{}}
+	write := func(epoch base.LeaderEpoch) {
+		t.Helper()
+		b := r.next()
+		b.SetLeaderEpoch(epoch)
+		r.batches = append(r.batches, b)
+		e.check(e.ApplyFollower(t.Context(), []ingest.FollowerWrite{{
+			Log: r.log, Epoch: 6, TruncateTo: base.NoOffset, Batches: []record.Batch{slices.Clone(b)},
+		}})[0])
+	}
+	write(4)
+	e.close()
+	e.open()
+	ingest.LedWithoutRecords(e.Replica(r.log), 5)
+	restart := func() {
+		e.close()
+		e.open()
+	}
+	restart()
+	write(4)
+	r.check()
+	restart()
+	r.check()
+	write(6)
+	r.check()
+}

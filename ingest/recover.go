@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/varvelog/varve/ingest/hot"
+	"github.com/varvelog/varve/ingest/replica"
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/record"
@@ -176,12 +177,15 @@ func (p *Partition) eachStored(from, end base.Offset, fn func(record.Batch)) err
 	return nil
 }
 
+// noteEpochLocked notes the epoch of a batch that begins at start. One that this broker began to lead there, without a record, goes:
+// the batch may be of an older one (replica.AssignEpoch).
 func (p *Partition) noteEpochLocked(e base.LeaderEpoch, start base.Offset) {
-	if e <= p.mu.epoch {
+	m := &p.mu
+	if e == m.epoch {
 		return
 	}
-	p.mu.epoch = e
-	p.mu.epochs = append(p.mu.epochs, base.EpochStart{Epoch: e, Start: start})
+	m.epochs = replica.AssignEpoch(m.epochs, e, start)
+	m.epoch = m.epochs[len(m.epochs)-1].Epoch
 }
 
 // fillSealedLocked makes the sealed ranges contiguous from the hot start: an 's' row that age or pressure wrote without a
