@@ -403,3 +403,25 @@ func TestEpochWithoutRecords(t *testing.T) {
 	write(6)
 	r.check()
 }
+
+// A log with a hole is damaged: its records would be missing for whoever reads it, and nobody would notice (I14).
+func TestHoleIsDamage(t *testing.T) {
+	e, tp := newFollower(t, 3, ingest.Options{})
+	state, _ := e.meta.Image().Partition(tp)
+	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 9)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	for r.end() < 20 {
+		r.write()
+	}
+	b := r.next()
+	b.SetBaseOffset(r.end() + 5)
+	w := e.store.NewWrite()
+	w.Append(r.log, b)
+	commit, err := e.store.Apply(w)
+	e.check(err)
+	e.check(commit.Wait())
+	e.crash()
+	more := ingest.FollowerWrite{Log: r.log, Epoch: 3, TruncateTo: base.NoOffset, Batches: []record.Batch{r.next()}}
+	if err := e.ApplyFollower(t.Context(), []ingest.FollowerWrite{more})[0]; !isCode(err, kerr.KafkaStorageError) {
+		t.Errorf("a log with a hole goes on: %v, status %+v", err, e.Replica(r.log).Status())
+	}
+}

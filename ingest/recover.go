@@ -159,22 +159,29 @@ func (p *Partition) replayLocked(l *hot.Log) error {
 	return p.fillSealedLocked(nowMs)
 }
 
-// eachStored yields the batches of [from, end) of the hot store, verified, whether they are visible or not.
+// eachStored yields the batches of [from, end) of the hot store, verified and without a gap (I2), whether they are visible or not.
 func (p *Partition) eachStored(from, end base.Offset, fn func(record.Batch)) error {
 	for from < end {
 		bs, err := p.g.store.ReadVerified(p.log, from, end, 1<<20)
 		if err != nil {
 			return fmt.Errorf("read log %s at %d: %w", p.log, from, err)
 		}
-		if len(bs) == 0 || bs[0].BaseOffset() != from {
-			return base.MarkCorruption(fmt.Errorf("log %s has no batch at offset %d below %d", p.log, from, end))
+		if len(bs) == 0 {
+			return p.hole(from, end)
 		}
 		for _, b := range bs {
+			if b.BaseOffset() != from {
+				return p.hole(from, end)
+			}
 			fn(b)
+			from = b.NextOffset()
 		}
-		from = bs[len(bs)-1].NextOffset()
 	}
 	return nil
+}
+
+func (p *Partition) hole(at, end base.Offset) error {
+	return base.MarkCorruption(fmt.Errorf("log %s has no batch at offset %d below %d", p.log, at, end))
 }
 
 // noteEpochLocked notes the epoch of a batch that begins at start. One that this broker began to lead there, without a record, goes:
