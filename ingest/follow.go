@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -206,7 +207,7 @@ func (f *follower) apply(nowMs int64) error {
 		f.w.Append(f.p.log, b)
 	}
 	f.wrote = f.wrote || len(f.in.Batches) > 0
-	if f.wrote && (!m.stored || from < old || f.in.StartOver != nil) { // no row may speak of an end that is not there any more
+	if f.wrote && (!m.stored || m.stale || from < old || f.in.StartOver != nil) { // no row may speak of an end that is not there any more
 		f.p.putMetaLocked(f.w)
 	}
 	f.end, f.cuts = m.end, m.cuts
@@ -360,7 +361,7 @@ func (f *follower) startOverLocked() error {
 	if err != nil {
 		return err
 	}
-	f.w.Truncate(p.log, 0, m.end)
+	f.w.Truncate(p.log, 0, math.MaxInt64-1) // a damaged log may go on behind the end that recovery came to
 	m.damaged, m.err = false, kerr.NotLeaderForPartition
 	m.cuts++
 	f.wrote = true

@@ -404,6 +404,44 @@ func TestEpochWithoutRecords(t *testing.T) {
 	r.check()
 }
 
+// TestStartOverLeavesNothing: where a damaged log ends is not known. Nothing behind the end that recovery came to may come back
+// behind what is fetched anew.
+func TestStartOverLeavesNothing(t *testing.T) {
+	e, tp := newFollower(t, 7, ingest.Options{})
+	state, _ := e.meta.Image().Partition(tp)
+	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 7)), epoch: 7, seq: map[base.ProducerID]int32{}}
+	for r.end() < 40 {
+		r.write()
+	}
+	ingest.LoseEnd(e.Replica(r.log), 10)
+	ingest.Damage(e.Replica(r.log))
+	over := ingest.FollowerWrite{Log: r.log, Epoch: 7, TruncateTo: base.NoOffset, StartOver: &ingest.FollowerStart{}}
+	e.check(e.ApplyFollower(t.Context(), []ingest.FollowerWrite{over})[0])
+	r.batches = nil
+	r.write()
+	r.check()
+}
+
+// A broker led a log that ended below what is tiered, and follows another one before it has written that down: what it replicates
+// from there must not lie behind the old rows after a crash.
+func TestFollowerBehindTheTieredEnd(t *testing.T) {
+	e, tp := newFollower(t, 3, ingest.Options{TickEvery: time.Hour})
+	state, _ := e.meta.Image().Partition(tp)
+	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 8)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	for r.end() < 20 {
+		r.write()
+	}
+	ingest.SkipToTiered(e.Replica(r.log), 1000)
+	b := r.next()
+	b.SetBaseOffset(1000)
+	b.SetLeaderEpoch(3)
+	e.check(e.ApplyFollower(t.Context(), []ingest.FollowerWrite{{Log: r.log, Epoch: 3, TruncateTo: base.NoOffset, Batches: []record.Batch{b}}})[0])
+	e.crash()
+	if s := e.Replica(r.log).Status(); s.HotStart != 1000 || s.LogEnd != b.NextOffset() {
+		t.Errorf("status %+v, want [1000, %d)", s, b.NextOffset())
+	}
+}
+
 // A log with a hole is damaged: its records would be missing for whoever reads it, and nobody would notice (I14).
 func TestHoleIsDamage(t *testing.T) {
 	e, tp := newFollower(t, 3, ingest.Options{})
