@@ -392,3 +392,24 @@ func TestFetcherLetsGoOfWhatIsRefused(t *testing.T) {
 		"0ms fetch v17 by 2/9 session 77.1 wait 500: forget 1-[0]",
 	)
 }
+
+// What a log refused is followed again before the next request, from where it was: the leader, which has sent what comes next, hears
+// of it all the same, or it would never send that again.
+func TestRefusedPartitionIsNamedAgain(t *testing.T) {
+	f := NewFetcher(Options{Log: &fakeLog{l: &fakeLeader{}, refuses: true}})
+	here, leader := net.Pipe()
+	defer here.Close()
+	defer leader.Close()
+	l := newLink(here, "", 1<<20)
+	f.Follow(Assignment{id(0), 3, LogState{}})
+	f.begin(l)
+	f.endRequest()
+	resp := kmsg.NewPtrFetchResponse()
+	addPartition(resp, 0, func(p *kmsg.FetchResponseTopicPartition) { p.RecordBatches = batch(t, 0, 3, 1) })
+	f.take(t.Context(), resp)
+	f.session.answered(77)
+	f.Follow(Assignment{id(0), 3, LogState{}})
+	if got := describe(f.begin(l)); !strings.Contains(got, "1-0@e3 0") {
+		t.Errorf("the next request is %q", got)
+	}
+}

@@ -18,10 +18,12 @@ type session struct {
 	sent  map[ID]sentPartition
 }
 
-// sentPartition is what the leader knows of a partition: what its next answer is to.
+// sentPartition is what the leader knows of a partition: what its next answer is to. Another follower of it is new to the leader even
+// at the same position: an answer to that may have come, and was refused.
 type sentPartition struct {
 	position Position
 	logStart base.Offset
+	of       *Follower
 }
 
 // reset makes the next request a full one. The id stays: the leader closes the session that it names.
@@ -34,7 +36,7 @@ func (s *session) request(req *kmsg.FetchRequest, parts []*pulled, maxBytes int3
 	s.sent = make(map[ID]sentPartition, len(parts))
 	topics := map[base.TopicID]int{}
 	for _, p := range parts {
-		now := sentPartition{p.follower.Position(), p.follower.Log().LogStart}
+		now := sentPartition{p.follower.Position(), p.follower.Log().LogStart, p.follower}
 		s.sent[p.id] = now
 		was, known := old[p.id]
 		delete(old, p.id)
