@@ -140,7 +140,7 @@ func (p *Partition) proposing(rev int64) (state metadata.Partition, current bool
 }
 
 func stateOf(s *metadata.Partition, minInSync int) replica.State {
-	return replica.State{Rev: s.Rev, Epoch: s.LeaderEpoch, Replicas: s.Replicas, ISR: s.ISR, MinInSync: minInSync}
+	return replica.State{Rev: s.Rev, Epoch: s.LeaderEpoch, Replicas: s.Replicas, ISR: s.ISR, ELR: s.ELR, MinInSync: minInSync}
 }
 
 func (p *Partition) proposalWritten(next *metadata.Partition) {

@@ -17,7 +17,8 @@ type State struct {
 	Epoch     base.LeaderEpoch
 	Replicas  []base.BrokerID
 	ISR       []base.BrokerID
-	MinInSync int // min.insync.replicas
+	ELR       []base.BrokerID // who may be elected from outside the ISR (KIP-966)
+	MinInSync int             // min.insync.replicas
 }
 
 // Live is the registration epoch of each unfenced broker. It is shared and not modified.
@@ -245,8 +246,8 @@ func (l *Leader) effects() Effects {
 // advance is Partition.maybeIncrementLeaderHW: the smallest end over this log, as far as it is synced, and everybody in the
 // ISR or about to be. A follower outside that has caught up is waited for too: it could never join a log that moves on.
 func (l *Leader) advance() bool {
-	if l.underMin() {
-		return false // KIP-966: what is committed must be on min.insync.replicas
+	if l.underMin() || len(l.state.ELR) > 0 {
+		return false // KIP-966: what is committed must be on min.insync.replicas, and on whoever may be elected
 	}
 	end := l.synced
 	for i := range l.followers {

@@ -252,3 +252,23 @@ func TestAcks(t *testing.T) {
 		t.Errorf("high watermark %d alone under min.insync.replicas=1", e.HighWatermark)
 	}
 }
+
+// min.insync.replicas was lowered while a follower was away: until the controller has emptied the ELR it may still elect that one,
+// which has nothing of what would be committed meanwhile.
+func TestNothingIsCommittedBesideAnELR(t *testing.T) {
+	l := newTestLeader(100, 2, 1)
+	s := l.state
+	s.Rev, s.ELR = s.Rev+1, []base.BrokerID{2}
+	l.Update(s)
+	s.MinInSync = 1
+	l.Update(s)
+	l.Appended(200, start)
+	l.Synced(200)
+	if e := l.Await(1, 200, false); e.HighWatermark != 0 || len(e.Done) != 0 {
+		t.Errorf("high watermark %d, answers %v, though broker 2 may be elected", e.HighWatermark, e.Done)
+	}
+	s.Rev, s.ELR = s.Rev+1, nil
+	if e := l.Update(s); e.HighWatermark != 200 || len(e.Done) != 1 || e.Done[0].Err != nil {
+		t.Errorf("high watermark %d, answers %v", e.HighWatermark, e.Done)
+	}
+}
