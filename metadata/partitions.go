@@ -406,6 +406,9 @@ func (s *Store) ReportDamage(ctx context.Context, tp base.TopicPartition) error 
 		}
 		c[self] = controller.Wiped
 		next, _ := controller.Next(state, c, i.Rules(p))
+		if next.LeaderEpoch == state.LeaderEpoch {
+			next.LeaderEpoch++ // a leader counts the fetches of its epoch: in this one the replica has shown that it has everything
+		}
 		return next, nil
 	})
 }
