@@ -274,7 +274,10 @@ func unlockAll(parts []part) {
 func (p *Partition) orderLocked(w *hot.Write, pt *part, res *AppendResult, acksAll bool, now time.Time) {
 	m := &p.mu
 	res.LogAppendTimeMs = -1
-	if res.Err = p.errLocked(); res.Err != nil {
+	if res.Err = p.errLocked(); res.Err == nil && m.former {
+		res.Err = p.wrap(errFormer)
+	}
+	if res.Err != nil {
 		return
 	}
 	if err := m.leader.CanAppend(acksAll); err != nil {

@@ -88,3 +88,6 @@ func SkipToTiered(p *Partition, end base.Offset) {
 	p.mu.tieredEnd = end
 	p.skipToTieredLocked()
 }
+
+// DropGone deletes the rows of logs that are not here any more, as a tick does.
+func DropGone(g *Ingest) { g.dropGone() }

@@ -221,6 +221,8 @@ func (f *follower) followsLocked() error {
 	switch {
 	case m.dropped, m.damaged && f.in.StartOver == nil:
 		return f.p.errLocked()
+	case m.former:
+		return f.p.wrap(errFormer)
 	case m.err == nil || m.following != f.in.Epoch:
 		return fmt.Errorf("replicate %s under epoch %d, now %d: %w", m.tp, f.in.Epoch, max(m.following, m.epoch), kerr.FencedLeaderEpoch)
 	}

@@ -136,7 +136,8 @@ type Ingest struct {
 	mu struct {
 		sync.RWMutex
 		parts   map[base.LogID]*Partition
-		gone    []*Partition                 // their topics were deleted; housekeeping removes their rows
+		gone    []*Partition                 // not on this broker any more; housekeeping removes their rows
+		going   map[base.LogID]int           // how many of gone, or of those whose rows are being removed, a log has
 		roots   map[base.LogID]metadata.Root // what is tiered, also of logs that are not open
 		stopped bool
 	}
@@ -149,7 +150,7 @@ func New(opts Options) (*Ingest, error) {
 		opts: opts, store: opts.Store, log: opts.Logger, clock: opts.Clock,
 		group: service.NewGroup(context.Background()), ending: service.NewGroup(context.Background()), sealedC: make(chan struct{}, 1),
 	}
-	g.mu.parts, g.mu.roots = map[base.LogID]*Partition{}, map[base.LogID]metadata.Root{}
+	g.mu.parts, g.mu.roots, g.mu.going = map[base.LogID]*Partition{}, map[base.LogID]metadata.Root{}, map[base.LogID]int{}
 	maps.Copy(g.mu.roots, opts.Roots)
 	g.tail = newTail(opts.TailBytes)
 	g.pipe = newPipeline(g)
@@ -282,6 +283,7 @@ func (g *Ingest) open(state *metadata.Partition) (*Partition, error) {
 		return nil, fmt.Errorf("partition %s: %w", state.TP, kerr.NotLeaderForPartition)
 	}
 	p := newPartition(g, state.Log, g.mu.roots[state.Log])
+	p.mu.former = g.mu.going[state.Log] > 0
 	switch role := g.roleOf(g.opts.Meta.Image(), current); {
 	case role == roleNone:
 		return nil, fmt.Errorf("partition %s: %w", state.TP, kerr.NotLeaderForPartition)
@@ -423,13 +425,15 @@ func (g *Ingest) forget(logs []base.LogID) {
 			g.work.removeReady(p)
 			delete(g.mu.parts, id)
 			g.mu.gone = append(g.mu.gone, p)
+			g.mu.going[id]++
 		}
 	}
 	g.mu.Unlock()
 	g.work.wake()
 }
 
-// dropGone removes the rows of deleted partitions, behind the last append that was under way to them.
+// dropGone removes the rows of partitions that have left, behind the last append that was under way to them. One that has come back
+// meanwhile writes from then on.
 func (g *Ingest) dropGone() {
 	g.mu.Lock()
 	gone := g.mu.gone
@@ -449,8 +453,22 @@ func (g *Ingest) dropGone() {
 	}
 	if err := g.store.Drop(logs); err != nil {
 		g.log.Error("drop deleted logs", slog.Int("logs", len(logs)), slog.Any("err", err))
+		return // final for the process; who has come back writes nothing over those rows
 	}
 	g.reclaimable.Store(true)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, id := range logs {
+		if g.mu.going[id]--; g.mu.going[id] > 0 {
+			continue
+		}
+		delete(g.mu.going, id)
+		if p := g.mu.parts[id]; p != nil {
+			p.mu.Lock()
+			p.mu.former = false
+			p.mu.Unlock()
+		}
+	}
 }
 
 func (g *Ingest) hasGone() bool {

@@ -71,6 +71,7 @@ type Partition struct {
 		stored    bool // there is an 'm' row
 		stale     bool // rows below hotStart are older than the bucket: they go with the next 'm' row
 		dropped   bool // the topic is gone, and every row with it: write none
+		former    bool // the rows from its last stay on this broker are still to be deleted: write none until then
 	}
 }
 
@@ -147,6 +148,9 @@ func (p *Partition) errLocked() error {
 	}
 	return p.wrap(p.mu.err)
 }
+
+// errFormer is what a write gets for a moment where the partition has come back to this broker: try again.
+var errFormer = fmt.Errorf("its rows of before are still to be deleted: %w", kerr.NotLeaderForPartition)
 
 func (p *Partition) wrap(err error) error { return fmt.Errorf("partition %s: %w", p.mu.tp, err) }
 

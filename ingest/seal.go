@@ -282,7 +282,7 @@ func (g *Ingest) writeChunk(ps []*Partition, row func(w *hot.Write, p *Partition
 		p.order.Lock()
 		defer p.order.Unlock()
 		p.mu.Lock()
-		if !p.mu.dropped && row(w, p) {
+		if !p.mu.dropped && !p.mu.former && row(w, p) {
 			n++
 		}
 		p.mu.Unlock()

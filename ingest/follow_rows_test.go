@@ -1,0 +1,156 @@
+package ingest_test
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/varvelog/varve/ingest"
+	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/metadata"
+	"github.com/varvelog/varve/metadata/controller"
+	"github.com/varvelog/varve/record"
+)
+
+// TestEpochWithoutRecords gives a log whose broker led an epoch without a record, and was restarted since, records of an older epoch:
+// those that the leader of that epoch never had, kept by the one that leads now. They are of the epoch that they were written in:
+// by another one the leader would make the follower cut them off, after it has acknowledged them (I1).
+func TestEpochWithoutRecords(t *testing.T) {
+	e, tp := newFollower(t, 6, ingest.Options{})
+	state, _ := e.meta.Image().Partition(tp)
+	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 6)), epoch: 6, seq: map[base.ProducerID]int32{}}
+	write := func(epoch base.LeaderEpoch) {
+		t.Helper()
+		b := r.next()
+		b.SetLeaderEpoch(epoch)
+		r.batches = append(r.batches, b)
+		e.check(e.ApplyFollower(t.Context(), []ingest.FollowerWrite{{
+			Log: r.log, Epoch: 6, TruncateTo: base.NoOffset, Batches: []record.Batch{slices.Clone(b)},
+		}})[0])
+	}
+	write(4)
+	e.close()
+	e.open()
+	ingest.LedWithoutRecords(e.Replica(r.log), 5)
+	restart := func() {
+		e.close()
+		e.open()
+	}
+	restart()
+	write(4)
+	r.check()
+	restart()
+	r.check()
+	write(6)
+	r.check()
+}
+
+// TestStartOverLeavesNothing: where a damaged log ends is not known. Nothing behind the end that recovery came to may come back
+// behind what is fetched anew.
+func TestStartOverLeavesNothing(t *testing.T) {
+	e, tp := newFollower(t, 7, ingest.Options{})
+	state, _ := e.meta.Image().Partition(tp)
+	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 7)), epoch: 7, seq: map[base.ProducerID]int32{}}
+	for r.end() < 40 {
+		r.write()
+	}
+	ingest.LoseEnd(e.Replica(r.log), 10)
+	ingest.Damage(e.Replica(r.log))
+	over := ingest.FollowerWrite{Log: r.log, Epoch: 7, TruncateTo: base.NoOffset, StartOver: &ingest.FollowerStart{}}
+	e.check(e.ApplyFollower(t.Context(), []ingest.FollowerWrite{over})[0])
+	r.batches = nil
+	r.write()
+	r.check()
+}
+
+// A broker led a log that ended below what is tiered, and follows another one before it has written that down: what it replicates
+// from there must not lie behind the old rows after a crash.
+func TestFollowerBehindTheTieredEnd(t *testing.T) {
+	e, tp := newFollower(t, 3, ingest.Options{TickEvery: time.Hour})
+	state, _ := e.meta.Image().Partition(tp)
+	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 8)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	for r.end() < 20 {
+		r.write()
+	}
+	ingest.SkipToTiered(e.Replica(r.log), 1000)
+	b := r.next()
+	b.SetBaseOffset(1000)
+	b.SetLeaderEpoch(3)
+	e.check(e.ApplyFollower(t.Context(), []ingest.FollowerWrite{{Log: r.log, Epoch: 3, TruncateTo: base.NoOffset, Batches: []record.Batch{b}}})[0])
+	e.crash()
+	if s := e.Replica(r.log).Status(); s.HotStart != 1000 || s.LogEnd != b.NextOffset() {
+		t.Errorf("status %+v, want [1000, %d)", s, b.NextOffset())
+	}
+}
+
+// A log with a hole is damaged: its records would be missing for whoever reads it, and nobody would notice (I14).
+func TestHoleIsDamage(t *testing.T) {
+	e, tp := newFollower(t, 3, ingest.Options{})
+	state, _ := e.meta.Image().Partition(tp)
+	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 9)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	for r.end() < 20 {
+		r.write()
+	}
+	b := r.next()
+	b.SetBaseOffset(r.end() + 5)
+	w := e.store.NewWrite()
+	w.Append(r.log, b)
+	commit, err := e.store.Apply(w)
+	e.check(err)
+	e.check(commit.Wait())
+	e.crash()
+	more := ingest.FollowerWrite{Log: r.log, Epoch: 3, TruncateTo: base.NoOffset, Batches: []record.Batch{r.next()}}
+	if err := e.ApplyFollower(t.Context(), []ingest.FollowerWrite{more})[0]; !isCode(err, kerr.KafkaStorageError) {
+		t.Errorf("a log with a hole goes on: %v, status %+v", err, e.Replica(r.log).Status())
+	}
+}
+
+// A partition leaves the broker and comes back before its old rows are deleted: their deletion must not take the new ones, which it
+// has acknowledged.
+func TestFollowerComesBackBeforeItsRowsAreGone(t *testing.T) {
+	e, tp := newFollower(t, 3, ingest.Options{TickEvery: time.Hour})
+	state, _ := e.meta.Image().Partition(tp)
+	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 10)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	for r.end() < 20 {
+		r.write()
+	}
+	e.replicas(tp, 4, 1)
+	e.until("the log is gone", func() bool { return e.Replica(r.log) == nil })
+	e.replicas(tp, 5, 1, followerID)
+	e.until("the log is back", func() bool { return e.Replica(r.log) != nil && ingest.FollowsUnder(e.Replica(r.log)) == 5 })
+	r.batches, r.epoch = nil, 5
+	b := r.next()
+	write := func() error {
+		return e.ApplyFollower(t.Context(), []ingest.FollowerWrite{{
+			Log: r.log, Epoch: 5, TruncateTo: base.NoOffset, Batches: []record.Batch{slices.Clone(b)},
+		}})[0]
+	}
+	early := write()
+	ingest.DropGone(e.Ingest)
+	if early != nil { // it was told to wait
+		e.check(write())
+	}
+	r.batches = append(r.batches, b)
+	r.check()
+	e.close()
+	e.open()
+	r.check()
+}
+
+// replicas assigns a partition to brokers, of which the first leads, in a new epoch.
+func (e *env) replicas(tp base.TopicPartition, epoch base.LeaderEpoch, ids ...base.BrokerID) {
+	e.t.Helper()
+	reign, err := e.meta.ClaimController(e.t.Context())
+	e.check(err)
+	p, _ := e.meta.Image().Partition(tp)
+	applied, err := e.meta.ApplyPartitionChanges(e.t.Context(), reign, []metadata.PartitionChange{{Partition: *p, Next: controller.State{
+		Replicas: ids, ISR: ids, Leader: ids[0], LeaderEpoch: epoch, PartitionEpoch: p.PartitionEpoch + 1,
+	}}})
+	e.check(err)
+	if !applied[0] {
+		e.t.Fatal("the replicas were not assigned")
+	}
+}
