@@ -21,7 +21,7 @@ const scanRetry = 5 * time.Millisecond
 
 // Scan yields every committed batch of a partition from its log start offset to the high watermark, in order, from whichever
 // tier has it. Coordinators replay their logs with it: it begins when the high watermark covers what earlier leaders may have
-// acknowledged (I15), which takes the followers' first fetches.
+// acknowledged (I15), which takes the followers' first fetches, in the leader epoch of the image, or a later one.
 func (s *Service) Scan(ctx context.Context, tp base.TopicPartition, emit func(record.Batch) error) error {
 	p, v, err := s.awaitReadable(ctx, tp)
 	if err != nil {
@@ -69,7 +69,9 @@ func (s *Service) awaitReadable(ctx context.Context, tp base.TopicPartition) (*i
 		}
 		p.Watch(waiter)
 		v, err := p.View()
-		if err == nil && v.Readable {
+		// NB: ingest may not have seen the image that whoever scans goes by: it may still lead in an earlier epoch.
+		state, _ := s.opts.Meta.Image().Partition(tp)
+		if err == nil && v.Readable && state != nil && v.Epoch >= state.LeaderEpoch {
 			p.Unwatch(waiter)
 			return p, v, nil
 		}
