@@ -101,7 +101,8 @@ func (r *Receipt) isFinished() bool {
 type part struct {
 	p     *Partition
 	batch record.Batch
-	req   int // index of its request and result
+	req   int              // index of its request and result
+	under base.LeaderEpoch // that it is to be appended in; NoLeaderEpoch: any
 	// set by orderLocked:
 	end       base.Offset // after the batch
 	leader    *replica.Leader
@@ -170,10 +171,11 @@ func (g *Ingest) prepare(req *AppendRequest, nowMs int64) (part, error) {
 	if b.IsTransactional() {
 		return part{}, fmt.Errorf("append to %s: no transaction is open: %w", req.TP, kerr.InvalidTxnState)
 	}
-	return part{p: p, batch: b}, nil
+	return part{p: p, batch: b, under: base.NoLeaderEpoch}, nil
 }
 
-// AppendBatch appends a batch of the broker's own (a coordinator's). done is called once, when it is committed or failed.
+// AppendBatch appends a batch of the broker's own (a coordinator's), in the leader epoch that it names, where it names one:
+// kerr.NotLeaderForPartition in another. done is called once, when it is committed or failed.
 func (g *Ingest) AppendBatch(tp base.TopicPartition, b record.Batch, done func(base.Offset, error)) {
 	p, err := g.Partition(tp)
 	if err == nil && g.store.Full() {
@@ -185,7 +187,7 @@ func (g *Ingest) AppendBatch(tp base.TopicPartition, b record.Batch, done func(b
 	}
 	r := &Receipt{done: make(chan struct{})}
 	r.mu.results, r.mu.open = make([]AppendResult, 1), 1
-	pd := &pending{parts: []part{{p: p, batch: b}}, receipt: r, all: true, size: int64(len(b)) + pendingOverheadBytes}
+	pd := &pending{parts: []part{{p: p, batch: b, under: b.LeaderEpoch()}}, receipt: r, all: true, size: int64(len(b)) + pendingOverheadBytes}
 	pd.after = func() { done(r.mu.results[0].BaseOffset, r.mu.results[0].Err) }
 	if err := g.pipe.enterNow(pd.size); err != nil {
 		done(base.NoOffset, err)
@@ -274,10 +276,14 @@ func unlockAll(parts []part) {
 func (p *Partition) orderLocked(w *hot.Write, pt *part, res *AppendResult, acksAll bool, now time.Time) {
 	m := &p.mu
 	res.LogAppendTimeMs = -1
-	if res.Err = p.errLocked(); res.Err == nil && m.former {
+	switch res.Err = p.errLocked(); {
+	case res.Err != nil:
+		return
+	case m.former:
 		res.Err = p.wrap(errFormer)
-	}
-	if res.Err != nil {
+		return
+	case pt.under >= 0 && pt.under != m.epoch:
+		res.Err = fmt.Errorf("append of epoch %d to %s, led in %d: %w", pt.under, m.tp, m.epoch, kerr.NotLeaderForPartition)
 		return
 	}
 	if err := m.leader.CanAppend(acksAll); err != nil {

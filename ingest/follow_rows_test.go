@@ -58,8 +58,8 @@ func TestStartOverLeavesNothing(t *testing.T) {
 		r.write()
 	}
 	ingest.LoseEnd(e.Replica(r.log), 10)
-	ingest.Damage(e.Replica(r.log))
-	over := ingest.FollowerWrite{Log: r.log, Epoch: 7, TruncateTo: base.NoOffset, StartOver: &ingest.FollowerStart{}}
+	r.damage()
+	over := ingest.FollowerWrite{Log: r.log, Epoch: r.epoch, TruncateTo: base.NoOffset, StartOver: &ingest.FollowerStart{}}
 	e.check(e.ApplyFollower(t.Context(), []ingest.FollowerWrite{over})[0])
 	r.batches = nil
 	r.write()

@@ -325,6 +325,14 @@ func TestFollowerTruncatesBelowTheTieredEnd(t *testing.T) {
 	}
 }
 
+// damage takes the log out of service, which ends the leader's epoch.
+func (r *replicated) damage() {
+	r.t.Helper()
+	ingest.Damage(r.e.Replica(r.log))
+	r.epoch++
+	r.e.until("the damage is reported", func() bool { return ingest.FollowsUnder(r.e.Replica(r.log)) == r.epoch })
+}
+
 // A damaged replica takes nothing but a start from the beginning, and serves again after it (I14).
 func TestDamagedFollowerStartsOver(t *testing.T) {
 	e, tp := newFollower(t, 3, ingest.Options{})
@@ -333,8 +341,8 @@ func TestDamagedFollowerStartsOver(t *testing.T) {
 	for r.end() < 40 {
 		r.write()
 	}
-	ingest.Damage(e.Replica(r.log))
-	more := ingest.FollowerWrite{Log: r.log, Epoch: 3, TruncateTo: base.NoOffset, Batches: []record.Batch{r.next()}}
+	r.damage()
+	more := ingest.FollowerWrite{Log: r.log, Epoch: r.epoch, TruncateTo: base.NoOffset, Batches: []record.Batch{r.next()}}
 	if err := e.ApplyFollower(t.Context(), []ingest.FollowerWrite{more})[0]; !isCode(err, kerr.KafkaStorageError) {
 		t.Fatalf("a damaged log was written: %v", err)
 	}

@@ -393,3 +393,23 @@ func TestRetentionWithoutTiering(t *testing.T) {
 		return s.LogStart > 0 && s.HotStart == s.LogStart && s.HotBytes < 3<<20
 	})
 }
+
+// A coordinator's batch of another epoch rests on a state that lacks what was committed since: it is refused, and nothing of it is
+// in the log.
+func TestAppendBatchOfAnotherEpoch(t *testing.T) {
+	e := newEnv(t)
+	tp := e.topic("t", nil)
+	epoch := e.part(tp).Status().LeaderEpoch
+	for _, under := range []base.LeaderEpoch{epoch + 1, epoch - 1, epoch, base.NoLeaderEpoch} {
+		b := record.Batch(batch(t, 1, nowTs, record.BuildHeader{}))
+		b.SetLeaderEpoch(under)
+		done := make(chan error, 1)
+		end := e.part(tp).Status().LogEnd
+		e.AppendBatch(tp, b, func(_ base.Offset, err error) { done <- err })
+		err := <-done
+		refused := under != epoch && under >= 0
+		if refused != isCode(err, kerr.NotLeaderForPartition) || !refused && err != nil || refused && e.part(tp).Status().LogEnd != end {
+			t.Errorf("a batch of epoch %d, led in %d: %v", under, epoch, err)
+		}
+	}
+}

@@ -412,3 +412,20 @@ func BenchmarkCall(b *testing.B) {
 		}
 	}
 }
+
+// A batch says under which epoch its shard was loaded: the log refuses it in another one.
+func TestBatchesSayTheirEpoch(t *testing.T) {
+	log := &memlog.Log{}
+	r := start(t, Options[*list]{Log: log})
+	for epoch := base.LeaderEpoch(1); epoch < 4; epoch += 2 {
+		r.Lead(0, epoch)
+		loaded(t, r)
+		if _, err := r.Call(t.Context(), 0, add("x")); err != nil {
+			t.Fatal(err)
+		}
+		bs := log.Batches(0)
+		if got := bs[len(bs)-1].LeaderEpoch(); got != epoch {
+			t.Errorf("a batch of epoch %d, led in %d", got, epoch)
+		}
+	}
+}

@@ -205,6 +205,7 @@ func (s *shard[M]) flush() {
 		s.settled <- err
 		return
 	}
+	batch.SetLeaderEpoch(s.epoch)
 	s.rt.inst.count(s.rt.inst.appends, 1)
 	s.rt.inst.count(s.rt.inst.records, int64(len(b.records)))
 	s.rt.opts.Log.Append(s.partition, batch, func(_ base.Offset, err error) { s.settled <- err })
