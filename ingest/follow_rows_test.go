@@ -3,13 +3,16 @@ package ingest_test
 import (
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/clock"
 	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/metadata/controller"
 	"github.com/varvelog/varve/record"
@@ -153,4 +156,38 @@ func (e *env) replicas(tp base.TopicPartition, epoch base.LeaderEpoch, ids ...ba
 	if !applied[0] {
 		e.t.Fatal("the replicas were not assigned")
 	}
+}
+
+// heldOnce is a clock that holds up the first who asks for the time once it is armed, and nobody else.
+type heldOnce struct {
+	clock.Real
+	armed          atomic.Bool
+	held, released chan struct{}
+}
+
+func (c *heldOnce) Now() time.Time {
+	if c.armed.CompareAndSwap(true, false) {
+		close(c.held)
+		<-c.released
+	}
+	return c.Real.Now()
+}
+
+// A topic is created, written to and deleted while ingest is at an older image: it sees none that has the topic.
+func TestTopicThatNoImageShowed(t *testing.T) {
+	c := &heldOnce{held: make(chan struct{}), released: make(chan struct{})}
+	e := &env{t: t, fs: vfs.NewCrashableMem(), opts: ingest.Options{Clock: c, TickEvery: time.Hour}}
+	e.start()
+	a := e.topic("a", nil)
+	e.mustPut(a, batch(t, 1, nowTs, record.BuildHeader{}))
+	c.armed.Store(true)
+	e.replicas(a, e.part(a).Status().LeaderEpoch+2, 1)
+	<-c.held
+	x := e.topic("x", nil)
+	e.mustPut(x, batch(t, 1, nowTs, record.BuildHeader{}))
+	topic, _ := e.meta.Image().Topic("x")
+	log := topic.Partitions[0].Log
+	e.check(e.meta.DeleteTopic(t.Context(), topic.ID))
+	close(c.released)
+	e.until("the deleted topic's log is gone", func() bool { return e.Replica(log) == nil })
 }

@@ -136,6 +136,7 @@ type Ingest struct {
 	mu struct {
 		sync.RWMutex
 		parts   map[base.LogID]*Partition
+		opened  map[base.LogID]int64         // by requests since: the revision of the image that onImage has yet to come to
 		gone    []*Partition                 // not on this broker any more; housekeeping removes their rows
 		going   map[base.LogID]int           // how many of gone, or of those whose rows are being removed, a log has
 		roots   map[base.LogID]metadata.Root // what is tiered, also of logs that are not open
@@ -151,6 +152,7 @@ func New(opts Options) (*Ingest, error) {
 		group: service.NewGroup(context.Background()), ending: service.NewGroup(context.Background()), sealedC: make(chan struct{}, 1),
 	}
 	g.mu.parts, g.mu.roots, g.mu.going = map[base.LogID]*Partition{}, map[base.LogID]metadata.Root{}, map[base.LogID]int{}
+	g.mu.opened = map[base.LogID]int64{}
 	maps.Copy(g.mu.roots, opts.Roots)
 	g.tail = newTail(opts.TailBytes)
 	g.pipe = newPipeline(g)
@@ -272,7 +274,8 @@ func (g *Ingest) open(state *metadata.Partition) (*Partition, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	// Under the lock: an image without the topic whose onImage looked at the partitions before this one is seen here.
-	current, topic, ok := g.opts.Meta.Image().Log(state.Log)
+	image := g.opts.Meta.Image()
+	current, topic, ok := image.Log(state.Log)
 	if !ok {
 		return nil, fmt.Errorf("partition %s: %w", state.TP, kerr.UnknownTopicOrPartition)
 	}
@@ -284,14 +287,14 @@ func (g *Ingest) open(state *metadata.Partition) (*Partition, error) {
 	}
 	p := newPartition(g, state.Log, g.mu.roots[state.Log])
 	p.mu.former = g.mu.going[state.Log] > 0
-	switch role := g.roleOf(g.opts.Meta.Image(), current); {
+	switch role := g.roleOf(image, current); {
 	case role == roleNone:
 		return nil, fmt.Errorf("partition %s: %w", state.TP, kerr.NotLeaderForPartition)
 	case role == roleFollower:
 		p.beginEmpty()
 	}
-	g.assign(p, g.opts.Meta.Image(), current, topic)
-	g.mu.parts[state.Log] = p
+	g.assign(p, image, current, topic)
+	g.mu.parts[state.Log], g.mu.opened[state.Log] = p, image.Revision()
 	return p, nil
 }
 
@@ -324,7 +327,7 @@ func (g *Ingest) onImage(old, image *metadata.Image) {
 			}
 		}
 	}
-	g.forget(gone)
+	g.forget(append(gone, g.unseen(image)...))
 	g.forgetRoots(delta.Deleted)
 }
 
@@ -410,69 +413,4 @@ func (g *Ingest) assign(p *Partition, image *metadata.Image, state *metadata.Par
 	}
 	g.follows.want(p.log, followerOf(state, leader))
 	return role == roleFollower
-}
-
-// forget takes deleted partitions off the map. Their rows go later: the image must not wait for the disk.
-func (g *Ingest) forget(logs []base.LogID) {
-	if len(logs) == 0 {
-		return
-	}
-	g.mu.Lock()
-	for _, id := range logs {
-		if p := g.mu.parts[id]; p != nil {
-			g.tail.dropPartition(p)
-			g.work.remove(p)
-			g.work.removeReady(p)
-			delete(g.mu.parts, id)
-			g.mu.gone = append(g.mu.gone, p)
-			g.mu.going[id]++
-		}
-	}
-	g.mu.Unlock()
-	g.work.wake()
-}
-
-// dropGone removes the rows of partitions that have left, behind the last append that was under way to them. One that has come back
-// meanwhile writes from then on.
-func (g *Ingest) dropGone() {
-	g.mu.Lock()
-	gone := g.mu.gone
-	g.mu.gone = nil
-	g.mu.Unlock()
-	if len(gone) == 0 {
-		return
-	}
-	logs := make([]base.LogID, len(gone))
-	for i, p := range gone {
-		p.order.Lock()
-		p.mu.Lock()
-		p.mu.dropped = true
-		p.mu.Unlock()
-		p.order.Unlock()
-		logs[i] = p.log
-	}
-	if err := g.store.Drop(logs); err != nil {
-		g.log.Error("drop deleted logs", slog.Int("logs", len(logs)), slog.Any("err", err))
-		return // final for the process; who has come back writes nothing over those rows
-	}
-	g.reclaimable.Store(true)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, id := range logs {
-		if g.mu.going[id]--; g.mu.going[id] > 0 {
-			continue
-		}
-		delete(g.mu.going, id)
-		if p := g.mu.parts[id]; p != nil {
-			p.mu.Lock()
-			p.mu.former = false
-			p.mu.Unlock()
-		}
-	}
-}
-
-func (g *Ingest) hasGone() bool {
-	g.mu.RLock()
-	defer g.mu.RUnlock()
-	return len(g.mu.gone) > 0
 }
