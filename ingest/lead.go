@@ -58,8 +58,8 @@ func (p *Partition) leadLocked(state *metadata.Partition, live replica.Live, cha
 	case m.damaged:
 	case !newer:
 		m.state = *state
-		answers = p.carryOutLocked(m.leader.Update(s))
-		return append(answers, p.carryOutLocked(m.leader.SetLive(live))...)
+		answers = p.carryOutLocked(m.leader.SetLive(live)) // first: who is fenced leaves the ISR for that
+		return append(answers, p.carryOutLocked(m.leader.Update(s))...)
 	default:
 		answers = p.resignLocked(kerr.NotLeaderForPartition)
 		m.state, m.err = *state, nil

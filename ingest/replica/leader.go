@@ -62,6 +62,7 @@ type follower struct {
 	lastCaughtUp  time.Time   // when it last had everything that the leader had; zero: never
 	lastFetch     time.Time
 	endAtLastRead base.Offset // the leader's end when it answered the last fetch
+	dismissed     bool        // it was taken out of the ISR though it is unfenced: it shuts down. Until the next tick
 }
 
 // Effects is what one input makes the caller do.
@@ -183,6 +184,7 @@ func (r *follower) fetched(f Fetched, now time.Time) {
 	case f.Offset >= r.endAtLastRead && r.endAtLastRead >= 0:
 		r.lastCaughtUp = latest(r.lastCaughtUp, r.lastFetch)
 	}
+	r.dismissed = r.dismissed && r.brokerEpoch == f.BrokerEpoch
 	r.end, r.brokerEpoch = f.Offset, f.BrokerEpoch
 	r.lastFetch, r.endAtLastRead = now, f.LeaderEnd
 }
@@ -191,6 +193,9 @@ func (r *follower) fetched(f Fetched, now time.Time) {
 func (l *Leader) Tick(now time.Time) Effects {
 	l.see(now)
 	l.refused = false
+	for i := range l.followers {
+		l.followers[i].dismissed = false
+	}
 	shrink := l.shrink()
 	e := l.effects()
 	if shrink != nil {
@@ -205,6 +210,10 @@ func (l *Leader) Update(s State) Effects {
 	if s.Epoch != l.state.Epoch || s.Rev < l.state.Rev {
 		return l.effects()
 	}
+	proposed := l.state.ISR
+	if l.pending != nil {
+		proposed = l.pending.ISR
+	}
 	if s.Rev > l.state.Rev {
 		// The key has changed, so a proposal that compares the old revision was this change, or is void.
 		l.pending, l.unknown, l.refused = nil, false, false
@@ -212,6 +221,10 @@ func (l *Leader) Update(s State) Effects {
 	inSync := l.state.ISR
 	l.state = s
 	l.assign(inSync)
+	for i := range l.followers {
+		f := &l.followers[i]
+		f.dismissed = f.dismissed || slices.Contains(inSync, f.id) && slices.Contains(proposed, f.id) && !slices.Contains(s.ISR, f.id) && l.eligible(f)
+	}
 	return l.effects()
 }
 

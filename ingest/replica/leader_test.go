@@ -272,3 +272,56 @@ func TestNothingIsCommittedBesideAnELR(t *testing.T) {
 		t.Errorf("high watermark %d, answers %v", e.HighWatermark, e.Done)
 	}
 }
+
+// The controller takes a broker that shuts down out of the ISR; nothing but that says so, for it is unfenced and fetches. It is not
+// proposed again at once; where it stays, or was only fenced for a moment, it comes back.
+func TestWhoLeavesIsNotProposedAtOnce(t *testing.T) {
+	f := func(what string, want bool, then func(l *Leader) Effects) {
+		t.Helper()
+		l := newTestLeader(100, 1, 1, 2, 3)
+		mustFetch(t, l, fetched(2, 100, 100), 0)
+		mustFetch(t, l, fetched(3, 100, 100), 0)
+		if e := then(l); (e.Proposal != nil) != want {
+			t.Errorf("%s: proposed %v", what, e.Proposal)
+		}
+	}
+	without3 := func(l *Leader) Effects {
+		s := l.state
+		s.Rev, s.ISR = s.Rev+1, []base.BrokerID{1, 2}
+		return l.Update(s)
+	}
+	f("leaves", false, without3)
+	f("leaves, and the log goes on", false, func(l *Leader) Effects {
+		without3(l)
+		l.Appended(200, start)
+		e := l.Synced(200)
+		mustFetch(t, l, fetched(2, 200, 200), 0)
+		if l.HighWatermark() != 200 {
+			t.Errorf("high watermark %d waits for who leaves", l.HighWatermark())
+		}
+		return e
+	})
+	f("lagged, and catches up", true, func(l *Leader) Effects {
+		l.Appended(200, start)
+		l.Synced(200)
+		mustFetch(t, l, fetched(2, 200, 200), time.Minute)
+		if e := l.Tick(start.Add(time.Minute)); e.Proposal == nil || !slices.Equal(e.Proposal.ISR, []base.BrokerID{1, 2}) {
+			t.Errorf("proposed %v", e.Proposal)
+		}
+		without3(l)
+		return mustFetch(t, l, fetched(3, 200, 200), time.Minute)
+	})
+	f("stays", true, func(l *Leader) Effects { without3(l); return l.Tick(start) })
+	f("was fenced", true, func(l *Leader) Effects {
+		l.SetLive(Live{1: 11, 2: 12})
+		without3(l)
+		return l.SetLive(Live{1: 11, 2: 12, 3: 13})
+	})
+	f("registers anew", true, func(l *Leader) Effects {
+		without3(l)
+		l.SetLive(Live{1: 11, 2: 12, 3: 20})
+		again := fetched(3, 100, 100)
+		again.BrokerEpoch = 20
+		return mustFetch(t, l, again, 0)
+	})
+}
