@@ -75,6 +75,7 @@ type followerPart struct {
 	key              FollowerKey
 	part             *ingest.Partition
 	offset           base.Offset
+	epoch            base.LeaderEpoch // in which offset was found to be on this broker's log
 	maxBytes         int32
 	sent             bool // batches from offset on were sent: the next request that names it says more
 	queued           bool // in ready
@@ -168,6 +169,9 @@ func (s *Service) position(ses *followerSession, r *FollowerRequest, in *Followe
 	if err != nil {
 		return refuse(err, -1)
 	}
+	if int(in.Partition) >= len(t.Partitions) || t.Partitions[in.Partition].Log != p.Log() { // another topic has the name by now
+		return refuse(kerr.UnknownTopicID, -1)
+	}
 	part := ses.parts[in.FollowerKey]
 	if part == nil || part.part != p {
 		ses.forget(in.FollowerKey)
@@ -181,7 +185,7 @@ func (s *Service) position(ses *followerSession, r *FollowerRequest, in *Followe
 	if err != nil {
 		return refuse(err, v.LogStart)
 	}
-	part.offset, part.maxBytes, part.sent = in.Offset, in.MaxBytes, false
+	part.offset, part.epoch, part.maxBytes, part.sent = in.Offset, in.CurrentEpoch, in.MaxBytes, false
 	if v.Diverging != nil {
 		part.sent = true
 		return append(out, FollowerResponse{
@@ -211,7 +215,7 @@ func (s *Service) collect(ses *followerSession, r *FollowerRequest, out []Follow
 		}
 		res := FollowerResponse{FollowerKey: part.key}
 		var durable base.Offset
-		res.HighWatermark, res.LogStart, durable, res.Err = part.part.Offsets()
+		res.HighWatermark, res.LogStart, durable, res.Err = part.part.Offsets(part.epoch)
 		if res.Err == nil && part.offset < durable {
 			res.Batches, res.Err = part.part.ReadReplica(part.offset, min(int(part.maxBytes), int(r.MaxBytes)-bytes))
 			if errors.Is(res.Err, kerr.OffsetOutOfRange) {
@@ -248,7 +252,7 @@ func (ses *followerSession) quiet(out []FollowerResponse) []FollowerResponse {
 		if part == nil || part.sent {
 			continue
 		}
-		high, lo, _, err := p.Offsets()
+		high, lo, _, err := p.Offsets(part.epoch)
 		if err != nil || high == part.toldHigh && lo == part.toldLo {
 			continue
 		}

@@ -273,10 +273,14 @@ func (p *Partition) ReadReplica(from base.Offset, maxBytes int) ([]record.Batch,
 	return bs, err
 }
 
-// Offsets are the high watermark and the log start offset, as a follower is told them, and how far it may read; the error is
-// what it is answered where this broker does not lead the partition.
-func (p *Partition) Offsets() (highWater, logStart, durable base.Offset, err error) {
+// Offsets are the high watermark and the log start offset, as a follower is told them whose position was compared in a leader epoch,
+// and how far it may read; the error is what it is answered where this broker does not lead the partition, or leads it in another
+// epoch: then its log may be another one at that position.
+func (p *Partition) Offsets(under base.LeaderEpoch) (highWater, logStart, durable base.Offset, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.mu.highWater, p.mu.logStart, p.mu.durable, p.errLocked()
+	if err = p.errLocked(); err == nil && under != p.mu.epoch {
+		err = p.wrap(kerr.FencedLeaderEpoch)
+	}
+	return p.mu.highWater, p.mu.logStart, p.mu.durable, err
 }
