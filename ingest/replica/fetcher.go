@@ -306,7 +306,7 @@ func (f *Fetcher) step(resp *kmsg.FetchResponse) (changes []Change, over []*star
 			r := &t.Partitions[j]
 			p := f.mu.parts[ID{t.TopicID, r.Partition}]
 			sent, ok := f.session.sent[ID{t.TopicID, r.Partition}]
-			if p == nil || !ok {
+			if p == nil || !ok || p.over != nil {
 				continue
 			}
 			s := p.follower.Step(response(r, sent.position))
