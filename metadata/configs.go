@@ -108,13 +108,14 @@ func editDistance(a, b string) int {
 
 // catalogs are all tables.
 type catalogs struct {
-	topic, broker, group, clientMetrics *catalog
+	topic, broker, quota, group, clientMetrics *catalog
 }
 
 func newCatalogs() *catalogs {
 	return &catalogs{
 		topic:         newCatalog(topicSettings(), varveTopicSettings()),
 		broker:        newCatalog(serverSettings(), logSettings(), coordinatorSettings(), securitySettings(), varveTopicDefaults(), varveBrokerSettings()),
+		quota:         newCatalog(quotaSettings()),
 		group:         newCatalog(groupSettings()),
 		clientMetrics: newCatalog(clientMetricsSettings()),
 	}

@@ -99,7 +99,7 @@ func (b *brokerValues) describeBroker() []ConfigEntry {
 	for _, values := range []map[string]string{b.own, b.cluster} {
 		for _, name := range slices.Sorted(maps.Keys(values)) {
 			if _, known := b.local.broker.get(name); !known && !slices.ContainsFunc(entries, func(e ConfigEntry) bool { return e.Name == name }) {
-				entries = append(entries, b.describeOne(custom(name)))
+				entries = append(entries, b.describeOne(b.local.custom(name)))
 			}
 		}
 	}
@@ -107,8 +107,11 @@ func (b *brokerValues) describeBroker() []ConfigEntry {
 	return entries
 }
 
-// custom stands for a setting that no table has: its kind is unknown, and it might be a secret.
-func custom(name string) *setting {
+// custom is a setting that is described only where it is set. One that no table has is of unknown kind, and might be a secret.
+func (c *catalogs) custom(name string) *setting {
+	if s, ok := c.quota.get(name); ok {
+		return s
+	}
 	return &setting{name: name, kind: kindUnknown, def: unset, mode: dynamic}
 }
 
@@ -158,7 +161,7 @@ func (b *brokerValues) describeClusterDefault() []ConfigEntry {
 	for _, name := range slices.Sorted(maps.Keys(b.cluster)) {
 		s, ok := b.local.broker.get(name)
 		if !ok {
-			s = custom(name)
+			s = b.local.custom(name)
 		}
 		e := s.entry()
 		e.Sensitive = e.Sensitive || s.kind == kindUnknown

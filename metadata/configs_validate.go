@@ -69,7 +69,7 @@ func (t *TopicConfig) validateLocalRetention() error {
 func (l *localConfig) validateBrokerConfigs(values map[string]string) error {
 	var static []string
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		s, ok := l.broker.get(name)
+		s, ok := l.brokerSetting(name)
 		switch {
 		case !ok:
 		case s.mode != dynamic:

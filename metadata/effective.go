@@ -138,6 +138,7 @@ func (i *Image) reconfigure() {
 		v, _ := b.values.value(name)
 		return v
 	}, i.local.broker)
+	b.LeaderThrottledRate, b.FollowerThrottledRate = b.values.rate("leader.replication.throttled.rate"), b.values.rate("follower.replication.throttled.rate")
 	i.broker = b
 	i.defaults = b.topicConfig(nil)
 }
@@ -170,6 +171,8 @@ func (b *BrokerConfig) topicConfig(overrides map[string]string) *TopicConfig {
 	t.Delete = slices.Contains(policy, "delete")
 	t.Compact = slices.Contains(policy, "compact")
 	t.LogAppendTime = strings.TrimSpace(lookup("message.timestamp.type")) == "LogAppendTime"
+	t.LeaderThrottled = parseThrottledReplicas(lookup("leader.replication.throttled.replicas"))
+	t.FollowerThrottled = parseThrottledReplicas(lookup("follower.replication.throttled.replicas"))
 	t.SyncRelaxed = strings.TrimSpace(lookup("varve.sync")) == "relaxed"
 	return t
 }

@@ -3,34 +3,36 @@ package metadata
 // TopicConfig is a topic's effective configuration, parsed. Kafka's names and units; -1 and -2 keep Kafka's meaning.
 // The tag of a field names its setting; the fields without one are derived.
 type TopicConfig struct {
-	Delete, Compact        bool    // cleanup.policy
-	RetentionMs            int64   `config:"retention.ms"`
-	RetentionBytes         int64   `config:"retention.bytes"`
-	LocalRetentionMs       int64   `config:"local.retention.ms"`
-	LocalRetentionBytes    int64   `config:"local.retention.bytes"`
-	SegmentBytes           int32   `config:"segment.bytes"`
-	SegmentMs              int64   `config:"segment.ms"`
-	SegmentJitterMs        int64   `config:"segment.jitter.ms"`
-	MaxMessageBytes        int32   `config:"max.message.bytes"`
-	MinInsyncReplicas      int32   `config:"min.insync.replicas"`
-	LogAppendTime          bool    // message.timestamp.type
-	TimestampBeforeMaxMs   int64   `config:"message.timestamp.before.max.ms"`
-	TimestampAfterMaxMs    int64   `config:"message.timestamp.after.max.ms"`
-	Compression            string  `config:"compression.type"`
-	CompressionGzipLevel   int     `config:"compression.gzip.level"`
-	CompressionLZ4Level    int     `config:"compression.lz4.level"`
-	CompressionZstdLevel   int     `config:"compression.zstd.level"`
-	DeleteRetentionMs      int64   `config:"delete.retention.ms"`
-	MinCompactionLagMs     int64   `config:"min.compaction.lag.ms"`
-	MaxCompactionLagMs     int64   `config:"max.compaction.lag.ms"`
-	MinCleanableDirtyRatio float64 `config:"min.cleanable.dirty.ratio"`
-	RemoteStorageEnable    bool    `config:"remote.storage.enable"` // default true
-	RemoteCopyDisable      bool    `config:"remote.log.copy.disable"`
-	RemoteDeleteOnDisable  bool    `config:"remote.log.delete.on.disable"`
-	UncleanLeaderElection  bool    `config:"unclean.leader.election.enable"`
-	SyncRelaxed            bool    // varve.sync=relaxed
-	TieringMaxLagMs        int64   `config:"varve.tiering.max.lag.ms"`
-	TieringMaxLagBytes     int64   `config:"varve.tiering.max.lag.bytes"`
+	Delete, Compact        bool              // cleanup.policy
+	RetentionMs            int64             `config:"retention.ms"`
+	RetentionBytes         int64             `config:"retention.bytes"`
+	LocalRetentionMs       int64             `config:"local.retention.ms"`
+	LocalRetentionBytes    int64             `config:"local.retention.bytes"`
+	SegmentBytes           int32             `config:"segment.bytes"`
+	SegmentMs              int64             `config:"segment.ms"`
+	SegmentJitterMs        int64             `config:"segment.jitter.ms"`
+	MaxMessageBytes        int32             `config:"max.message.bytes"`
+	MinInsyncReplicas      int32             `config:"min.insync.replicas"`
+	LogAppendTime          bool              // message.timestamp.type
+	TimestampBeforeMaxMs   int64             `config:"message.timestamp.before.max.ms"`
+	TimestampAfterMaxMs    int64             `config:"message.timestamp.after.max.ms"`
+	Compression            string            `config:"compression.type"`
+	CompressionGzipLevel   int               `config:"compression.gzip.level"`
+	CompressionLZ4Level    int               `config:"compression.lz4.level"`
+	CompressionZstdLevel   int               `config:"compression.zstd.level"`
+	DeleteRetentionMs      int64             `config:"delete.retention.ms"`
+	MinCompactionLagMs     int64             `config:"min.compaction.lag.ms"`
+	MaxCompactionLagMs     int64             `config:"max.compaction.lag.ms"`
+	MinCleanableDirtyRatio float64           `config:"min.cleanable.dirty.ratio"`
+	RemoteStorageEnable    bool              `config:"remote.storage.enable"` // default true
+	RemoteCopyDisable      bool              `config:"remote.log.copy.disable"`
+	RemoteDeleteOnDisable  bool              `config:"remote.log.delete.on.disable"`
+	UncleanLeaderElection  bool              `config:"unclean.leader.election.enable"`
+	SyncRelaxed            bool              // varve.sync=relaxed
+	LeaderThrottled        ThrottledReplicas // leader.replication.throttled.replicas
+	FollowerThrottled      ThrottledReplicas // follower.replication.throttled.replicas
+	TieringMaxLagMs        int64             `config:"varve.tiering.max.lag.ms"`
+	TieringMaxLagBytes     int64             `config:"varve.tiering.max.lag.bytes"`
 }
 
 // BrokerConfig is a broker's effective configuration: its own dynamic values, the cluster default, what it was started
@@ -92,6 +94,11 @@ type BrokerConfig struct {
 	LogSegmentBytes             int32 `config:"log.segment.bytes"`
 	LogRetentionCheckIntervalMs int64 `config:"log.retention.check.interval.ms"`
 	ReplicaLagTimeMaxMs         int64 `config:"replica.lag.time.max.ms"`
+
+	// Replication quotas (KIP-73), in bytes per second; math.MaxInt64: none.
+	LeaderThrottledRate, FollowerThrottledRate int64
+	QuotaWindows                               int32 `config:"replication.quota.window.num"`
+	QuotaWindowSeconds                         int32 `config:"replication.quota.window.size.seconds"`
 
 	// Ours.
 	HotBytes            int64 `config:"varve.hot.bytes"`

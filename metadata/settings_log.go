@@ -95,8 +95,8 @@ func logSettings() []setting {
 		{"replica.selector.class", kindString, unset, nil, readOnly, "", nil},
 		{"replica.socket.receive.buffer.bytes", kindInt, "65536", nil, readOnly, "", nil},
 		{"replica.socket.timeout.ms", kindInt, "30000", nil, readOnly, "", nil},
-		{"replication.quota.window.num", kindInt, "11", atLeast(1), readOnly, "", nil},
-		{"replication.quota.window.size.seconds", kindInt, "1", atLeast(1), readOnly, "", nil},
+		{"replication.quota.window.num", kindInt, "11", atLeast(1), readOnly, "After so many windows a replication quota forgets what in-sync replicas took beyond it.", nil},
+		{"replication.quota.window.size.seconds", kindInt, "1", atLeast(1), readOnly, "What a replication quota leaves unused it keeps for so many seconds.", nil},
 		{"unclean.leader.election.enable", kindBoolean, "false", nil, dynamic, "unclean.leader.election.enable of topics that set none.", nil},
 		{"unclean.leader.election.interval.ms", kindLong, "300000", atLeast(1), hidden, "", nil},
 	}
