@@ -26,6 +26,7 @@ type FollowerPartition struct {
 	Offset       base.Offset
 	CurrentEpoch base.LeaderEpoch
 	LastEpoch    base.LeaderEpoch // of its last record, -1 for none
+	LogStart     base.Offset      // of its log
 	MaxBytes     int32
 }
 
@@ -180,7 +181,8 @@ func (s *Service) position(ses *followerSession, r *FollowerRequest, in *Followe
 	}
 	ses.feed.Join(p) // before the look, so that nothing in between is missed
 	v, err := p.Fetched(ingest.FollowerFetch{
-		Follower: r.Follower, BrokerEpoch: r.BrokerEpoch, CurrentEpoch: in.CurrentEpoch, Offset: in.Offset, LastEpoch: in.LastEpoch,
+		Follower: r.Follower, BrokerEpoch: r.BrokerEpoch, CurrentEpoch: in.CurrentEpoch,
+		Offset: in.Offset, LastEpoch: in.LastEpoch, LogStart: in.LogStart,
 	})
 	if err != nil {
 		return refuse(err, v.LogStart)
@@ -228,7 +230,7 @@ func (s *Service) collect(ses *followerSession, r *FollowerRequest, out []Follow
 			continue
 		}
 		if len(res.Batches) == 0 {
-			if part.toldHigh != res.HighWatermark {
+			if part.toldHigh != res.HighWatermark || part.toldLo != res.LogStart {
 				part.toldHigh, part.toldLo = res.HighWatermark, res.LogStart
 				out = append(out, res)
 			}

@@ -303,7 +303,7 @@ func TestTiersGiveTheSame(t *testing.T) {
 		t.Fatalf("not mixed: %+v", s)
 	}
 	r.compare(tp, m, 0, "mixed")
-	_, err := r.in.DeleteRecords(context.Background(), tp, 333)
+	_, err := r.in.DeleteRecords(tp, 333)
 	r.check(err)
 	r.compareTimes(tp, m, 333, "after DeleteRecords")
 	if p := r.one(tp, 332, 1000); !errors.Is(p.Err, kerr.OffsetOutOfRange) || p.HighWatermark != -1 || p.LogStart != -1 {

@@ -271,7 +271,7 @@ func (c *crashRun) work(in *ingest.Ingest, steps int) {
 			if to < 0 {
 				continue
 			}
-			low, err := in.DeleteRecords(context.Background(), b.tp, to)
+			low, err := deleteRecords(in, b.tp, to)
 			if err != nil || low < to {
 				c.t.Fatalf("delete records of %s below %d: %d, %v", b.tp, to, low, err)
 			}

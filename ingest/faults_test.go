@@ -157,7 +157,7 @@ func TestAnsweredLogStartOutlivesAnOlderRow(t *testing.T) {
 	between := func() {
 		close(asked)
 		go func() {
-			to, err := e.DeleteRecords(context.Background(), tp, 60)
+			to, err := deleteRecords(e.Ingest, tp, 60)
 			if err != nil {
 				t.Error(err)
 			}

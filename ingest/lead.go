@@ -87,6 +87,7 @@ func (p *Partition) resignLocked(err error) (answers []answer) {
 	if m.leader == nil {
 		return nil
 	}
+	p.lowMovedLocked()
 	answers = p.answersLocked(m.leader.Resign(err))
 	m.leader = nil
 	for feed := range m.feeds {
@@ -98,6 +99,7 @@ func (p *Partition) resignLocked(err error) (answers []answer) {
 
 // carryOutLocked does what the leader's state machine wants.
 func (p *Partition) carryOutLocked(e replica.Effects) []answer {
+	p.lowMovedLocked()
 	if e.Advanced {
 		p.committedLocked(e.HighWatermark)
 		for feed := range p.mu.feeds {
@@ -210,6 +212,7 @@ type (
 		CurrentEpoch base.LeaderEpoch
 		Offset       base.Offset
 		LastEpoch    base.LeaderEpoch // of its last record, -1 for none
+		LogStart     base.Offset      // of its log
 	}
 	// FollowerView is what a leader answers to it.
 	FollowerView struct {
@@ -256,7 +259,7 @@ func (p *Partition) fetchedLocked(f FollowerFetch) (v FollowerView, answers []an
 		return v, nil, kerr.OffsetMovedToTieredStorage
 	}
 	e, err := m.leader.Fetched(replica.Fetched{
-		Follower: f.Follower, BrokerEpoch: f.BrokerEpoch, Epoch: f.CurrentEpoch, Offset: f.Offset, LeaderEnd: m.end,
+		Follower: f.Follower, BrokerEpoch: f.BrokerEpoch, Epoch: f.CurrentEpoch, Offset: f.Offset, LogStart: f.LogStart, LeaderEnd: m.end,
 	}, p.g.clock.Now())
 	answers = p.carryOutLocked(e)
 	v.HighWatermark = m.highWater

@@ -67,11 +67,12 @@ type Partition struct {
 		maxTs     int64 // largest record timestamp since hotStart was set up
 		tail      batchQueue
 		waiters   map[*Waiter]struct{}
-		unsaved   bool // the 'm' row is older than the state
-		stored    bool // there is an 'm' row
-		stale     bool // rows below hotStart are older than the bucket: they go with the next 'm' row
-		dropped   bool // the topic is gone, and every row with it: write none
-		former    bool // the rows from its last stay on this broker are still to be deleted: write none until then
+		lowMoved  chan struct{} // closed when the low watermark may have moved; nil while nobody waits for it
+		unsaved   bool          // the 'm' row is older than the state
+		stored    bool          // there is an 'm' row
+		stale     bool          // rows below hotStart are older than the bucket: they go with the next 'm' row
+		dropped   bool          // the topic is gone, and every row with it: write none
+		former    bool          // the rows from its last stay on this broker are still to be deleted: write none until then
 	}
 }
 

@@ -3,13 +3,10 @@ package ingest
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"time"
-
-	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/varvelog/varve/ingest/hot"
 	"github.com/varvelog/varve/internal/base"
@@ -249,69 +246,4 @@ func (p *Partition) retentionLocked(nowMs int64) base.Offset {
 		start = max(start, s.End)
 	}
 	return start
-}
-
-// DeleteRecords moves the log start offset up to `to` (-1: to the high watermark), durably, and returns it: the low
-// watermark. kerr.OffsetOutOfRange above the high watermark, kerr.PolicyViolation where the topic is only compacted.
-func (g *Ingest) DeleteRecords(_ context.Context, tp base.TopicPartition, to base.Offset) (base.Offset, error) {
-	p, err := g.Partition(tp)
-	if err != nil {
-		return base.NoOffset, err
-	}
-	if cfg := p.Config(); !cfg.Delete {
-		return base.NoOffset, fmt.Errorf("delete records of %s: cleanup.policy is compact: %w", tp, kerr.PolicyViolation)
-	}
-	return p.advanceLogStart(to)
-}
-
-// AdvanceLogStart is DeleteRecords for retention: it moves the log start offset of a tiered log up, durably.
-func (g *Ingest) AdvanceLogStart(_ context.Context, id base.LogID, to base.Offset) error {
-	p := g.byLog(id)
-	if p == nil {
-		return errGone(id)
-	}
-	_, err := p.advanceLogStart(to)
-	return err
-}
-
-func (p *Partition) advanceLogStart(to base.Offset) (base.Offset, error) {
-	commit, start, err := p.moveLogStart(to)
-	if commit == nil || err != nil {
-		return start, err
-	}
-	p.g.work.add(p)
-	if err := commit.Wait(); err != nil {
-		return base.NoOffset, fmt.Errorf("delete records: %w: %w", kerr.KafkaStorageError, err)
-	}
-	return start, nil
-}
-
-// moveLogStart moves the offset and applies the row that says so; commit is nil where it is there already.
-func (p *Partition) moveLogStart(to base.Offset) (commit *hot.Commit, start base.Offset, err error) {
-	p.order.Lock()
-	defer p.order.Unlock()
-	p.mu.Lock()
-	m := &p.mu
-	if to == -1 {
-		to = m.highWater
-	}
-	if err = p.errLocked(); err == nil && (to < 0 || to > m.highWater) {
-		err = fmt.Errorf("delete records of %s below %d: high watermark is %d: %w", m.tp, to, m.highWater, kerr.OffsetOutOfRange)
-	}
-	if err != nil || to <= m.logStart {
-		defer p.mu.Unlock()
-		return nil, m.logStart, err
-	}
-	m.logStart = to
-	w := p.g.store.NewWrite()
-	p.putMetaLocked(w)
-	for feed := range m.feeds {
-		feed.mark(p, false)
-	}
-	p.wakeLocked()
-	p.mu.Unlock()
-	if commit, err = p.g.store.Apply(w); err != nil {
-		return nil, base.NoOffset, fmt.Errorf("delete records: %w: %w", kerr.KafkaStorageError, err)
-	}
-	return commit, to, nil
 }

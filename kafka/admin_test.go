@@ -417,9 +417,10 @@ func TestDeleteRecords(t *testing.T) {
 		e.appendBatch("t", 0, "x")
 	}
 	p := e.dial()
+	timeout := int32(30_000)
 	ask := func(topic string, offset int64) (int16, int64) {
 		r := kmsg.NewPtrDeleteRecordsRequest()
-		r.Version, r.TimeoutMillis = 2, 3000
+		r.Version, r.TimeoutMillis = 2, timeout
 		dt := kmsg.NewDeleteRecordsRequestTopic()
 		dt.Topic = topic
 		dt.Partitions = []kmsg.DeleteRecordsRequestTopicPartition{{Offset: offset}}
@@ -438,6 +439,13 @@ func TestDeleteRecords(t *testing.T) {
 	} {
 		if code, low := ask(c.topic, c.offset); code != c.code || low != c.low {
 			t.Errorf("%s to %d: error %d, low watermark %d; want %d, %d", c.topic, c.offset, code, low, c.code, c.low)
+		}
+	}
+	e.ingest.lagging.Store(true)
+	timeout = 50
+	for offset, want := range map[int64]int16{1: 0, 2: 7} {
+		if code, low := ask("t", offset); code != want || low != 1 {
+			t.Errorf("to %d where a follower stays at 1: error %d, low watermark %d; want %d, 1", offset, code, low, want)
 		}
 	}
 }

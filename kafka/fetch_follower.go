@@ -31,6 +31,7 @@ func (s *Server) fetchFollower(ctx context.Context, r *request, req *kmsg.FetchR
 				Offset:       base.Offset(p.FetchOffset),
 				CurrentEpoch: base.LeaderEpoch(p.CurrentLeaderEpoch),
 				LastEpoch:    base.LeaderEpoch(p.LastFetchedEpoch),
+				LogStart:     base.Offset(p.LogStartOffset),
 				MaxBytes:     p.PartitionMaxBytes,
 			})
 		}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -257,6 +258,8 @@ type fakeIngest struct {
 	open []*fakeReceipt
 	errs map[base.TopicPartition]error
 	seen int
+
+	lagging atomic.Bool // a follower's log start stays at 1
 }
 
 func newFakeIngest(meta *metadata.Store) *fakeIngest {
@@ -323,7 +326,16 @@ func (f *fakeIngest) end(tp base.TopicPartition) (base.Offset, error) {
 	return base.Offset(len(f.logs[tp])), nil
 }
 
-func (f *fakeIngest) DeleteRecords(_ context.Context, tp base.TopicPartition, to base.Offset) (base.Offset, error) {
+// AwaitLowWatermark says that a follower's log starts at 1 for ever.
+func (f *fakeIngest) AwaitLowWatermark(ctx context.Context, _ base.TopicPartition, goal base.Offset) (base.Offset, error) {
+	if goal <= 1 || !f.lagging.Load() {
+		return goal, nil
+	}
+	<-ctx.Done()
+	return 1, kerr.RequestTimedOut
+}
+
+func (f *fakeIngest) DeleteRecords(tp base.TopicPartition, to base.Offset) (base.Offset, error) {
 	end, err := f.end(tp)
 	switch {
 	case err != nil:

@@ -65,7 +65,7 @@ func table() []route {
 			schema: "[ s i32 i16 [ i32 *i32 ] [ s s ] ] i32 i8"},
 		{key: kmsg.DeleteTopics, name: "DeleteTopics", min: 1, max: 6, handle: handleDeleteTopics,
 			schema: "*s:0-5 [:6+ s u ] i32"},
-		{key: kmsg.DeleteRecords, name: "DeleteRecords", min: 0, max: 2, handle: handleDeleteRecords,
+		{key: kmsg.DeleteRecords, name: "DeleteRecords", min: 0, max: 2, handle: handleDeleteRecords, parks: true,
 			schema: "[ s [ i32 i64 ] ] i32"},
 		{key: kmsg.InitProducerID, name: "InitProducerId", min: 0, max: 5, handle: handleInitProducerID,
 			schema: "s i32 i64:3+ i16:3+"},

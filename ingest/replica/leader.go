@@ -58,6 +58,7 @@ type Leader struct {
 type follower struct {
 	id            base.BrokerID
 	end           base.Offset // its fetch offset: it has everything below on stable storage; -1 before its first fetch
+	logStart      base.Offset // of its log, as it last said; -1 before its first fetch
 	brokerEpoch   int64       // of the broker that fetched
 	lastCaughtUp  time.Time   // when it last had everything that the leader had; zero: never
 	lastFetch     time.Time
@@ -95,7 +96,7 @@ func (l *Leader) assign(inSync []base.BrokerID) {
 		if id == l.id {
 			continue
 		}
-		f := follower{id: id, end: base.NoOffset, endAtLastRead: base.NoOffset}
+		f := follower{id: id, end: base.NoOffset, logStart: base.NoOffset, endAtLastRead: base.NoOffset}
 		if i := indexOf(old, id); i >= 0 {
 			f = old[i]
 		}
@@ -147,6 +148,7 @@ type Fetched struct {
 	BrokerEpoch int64            // of the follower's registration
 	Epoch       base.LeaderEpoch // the leader epoch that the fetch named
 	Offset      base.Offset      // the follower has synced everything below
+	LogStart    base.Offset      // of the follower's log
 	LeaderEnd   base.Offset      // this log's end when the fetch was read for
 }
 
@@ -185,7 +187,7 @@ func (r *follower) fetched(f Fetched, now time.Time) {
 		r.lastCaughtUp = latest(r.lastCaughtUp, r.lastFetch)
 	}
 	r.dismissed = r.dismissed && r.brokerEpoch == f.BrokerEpoch
-	r.end, r.brokerEpoch = f.Offset, f.BrokerEpoch
+	r.end, r.logStart, r.brokerEpoch = f.Offset, f.LogStart, f.BrokerEpoch
 	r.lastFetch, r.endAtLastRead = now, f.LeaderEnd
 }
 
@@ -241,6 +243,30 @@ func (l *Leader) Ends(yield func(id base.BrokerID, end base.Offset)) {
 			yield(f.id, f.end)
 		}
 	}
+}
+
+// LowWatermark is the smallest log start offset of all live replicas, this one's being own (Kafka: Partition.lowWatermarkIfLeader); -1
+// while one of them has not fetched yet.
+func (l *Leader) LowWatermark(own base.Offset) base.Offset {
+	low := own
+	for i := range l.followers {
+		f := &l.followers[i]
+		switch epoch, live := l.live[f.id]; {
+		case !live:
+		case f.brokerEpoch != epoch: // what an earlier incarnation said may be lost
+			low = base.NoOffset
+		default:
+			low = min(low, f.logStart)
+		}
+	}
+	return low
+}
+
+// AwaitedFrom reports whether the high watermark waits for the follower, or may: whether it is in the maximal ISR or has caught up. A quota
+// must not hold it back.
+func (l *Leader) AwaitedFrom(id base.BrokerID) bool {
+	i := indexOf(l.followers, id)
+	return i >= 0 && (l.counts(id) || l.caughtUp(&l.followers[i]))
 }
 
 // HighWatermark is the exclusive end of what is committed as far as this leader knows.

@@ -325,3 +325,51 @@ func TestWhoLeavesIsNotProposedAtOnce(t *testing.T) {
 		return mustFetch(t, l, again, 0)
 	})
 }
+
+// A quota may hold back only followers that nobody waits for.
+func TestAwaitedFrom(t *testing.T) {
+	l := newTestLeader(100, 1, 1, 2)
+	f := func(id base.BrokerID, want bool) {
+		t.Helper()
+		if got := l.AwaitedFrom(id); got != want {
+			t.Errorf("broker %d is awaited: %v, want %v", id, got, want)
+		}
+	}
+	f(2, true)
+	f(3, false) // has not fetched
+	f(4, false) // is no replica
+	mustFetch(t, l, fetched(3, 50, 100), 0)
+	f(3, false)
+	if e := mustFetch(t, l, fetched(3, 100, 100), 0); e.Proposal == nil {
+		t.Fatal("a follower that has caught up is not proposed")
+	}
+	l.Appended(200, start.Add(time.Minute))
+	l.Tick(start.Add(time.Hour))
+	f(3, true) // on its way into the ISR, whatever it lacks: the high watermark waits
+}
+
+func TestLowWatermark(t *testing.T) {
+	l := newTestLeader(100, 1, 1, 2)
+	f := func(want base.Offset) {
+		t.Helper()
+		if got := l.LowWatermark(40); got != want {
+			t.Errorf("low watermark %d, want %d", got, want)
+		}
+	}
+	at := func(id base.BrokerID, logStart base.Offset) Fetched {
+		in := fetched(id, 100, 100)
+		in.LogStart = logStart
+		return in
+	}
+	f(-1) // nobody has fetched
+	mustFetch(t, l, at(2, 10), 0)
+	f(-1)
+	mustFetch(t, l, at(3, 30), 0)
+	f(10)
+	mustFetch(t, l, at(2, 60), 0)
+	f(30)
+	l.SetLive(Live{1: 11, 2: 12})
+	f(40) // broker 3 is fenced: nobody waits for it
+	l.SetLive(Live{1: 11, 2: 12, 3: 99})
+	f(-1) // it is back, and may have lost what it said
+}

@@ -255,7 +255,7 @@ func (n *node) serve(m message, maxRecords int) Response {
 	for i := int(p.Offset); i < len(n.log) && i < int(p.Offset)+maxRecords; i++ {
 		r.Records = append(r.Records, n.log[i].batch...)
 	}
-	e, err := l.Fetched(Fetched{m.from, m.brokerEpoch, p.Epoch, p.Offset, end}, n.c.now)
+	e, err := l.Fetched(Fetched{m.from, m.brokerEpoch, p.Epoch, p.Offset, 0, end}, n.c.now)
 	n.effects(e)
 	if err != nil {
 		return Response{To: p, Err: err}
