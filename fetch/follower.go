@@ -69,6 +69,9 @@ type followerSession struct {
 	parts map[FollowerKey]*followerPart
 	byLog map[*ingest.Partition]*followerPart
 	ready []*followerPart // with batches to read, oldest news first
+
+	held    []*followerPart // with batches that the leader's quota holds back
+	changed <-chan struct{} // where there are: closed when that quota changes
 }
 
 // followerPart is one partition of a session.
@@ -80,6 +83,7 @@ type followerPart struct {
 	maxBytes         int32
 	sent             bool // batches from offset on were sent: the next request that names it says more
 	queued           bool // in ready
+	held             bool // in held
 	toldHigh, toldLo base.Offset
 }
 
@@ -111,7 +115,7 @@ func (s *Service) FetchFollower(ctx context.Context, r *FollowerRequest) (sessio
 	deadline := s.opts.Clock.Now().Add(time.Duration(max(r.MaxWaitMs, 0)) * time.Millisecond)
 	for {
 		out, bytes = s.collect(ses, r, out, bytes)
-		if len(out) > 0 || !s.awaitNews(ctx, ses.feed, deadline) {
+		if len(out) > 0 || !s.awaitNews(ctx, ses, deadline) {
 			break
 		}
 		if ses.feed.Closed() {
@@ -202,6 +206,7 @@ func (s *Service) position(ses *followerSession, r *FollowerRequest, in *Followe
 
 // collect reads what has come for the session's partitions, within the request's budget.
 func (s *Service) collect(ses *followerSession, r *FollowerRequest, out []FollowerResponse, bytes int) ([]FollowerResponse, int) {
+	s.release(ses)
 	for _, p := range ses.feed.Take() {
 		if part := ses.byLog[p]; part != nil && !part.sent {
 			ses.push(part)
@@ -215,14 +220,9 @@ func (s *Service) collect(ses *followerSession, r *FollowerRequest, out []Follow
 		if ses.parts[part.key] != part || part.sent {
 			continue
 		}
-		res := FollowerResponse{FollowerKey: part.key}
-		var durable base.Offset
-		res.HighWatermark, res.LogStart, durable, res.Err = part.part.Offsets(part.epoch)
-		if res.Err == nil && part.offset < durable {
-			res.Batches, res.Err = part.part.ReadReplica(part.offset, min(int(part.maxBytes), int(r.MaxBytes)-bytes))
-			if errors.Is(res.Err, kerr.OffsetOutOfRange) {
-				res.Err = kerr.OffsetMovedToTieredStorage // trimmed since
-			}
+		res, held := s.readFollower(ses, r.Follower, part, min(int(part.maxBytes), int(r.MaxBytes)-bytes))
+		if held {
+			continue
 		}
 		if res.Err != nil {
 			ses.forget(part.key)
@@ -236,15 +236,37 @@ func (s *Service) collect(ses *followerSession, r *FollowerRequest, out []Follow
 			}
 			continue
 		}
-		for _, b := range res.Batches {
-			res.Bytes += len(b)
-		}
 		bytes += res.Bytes
 		part.sent = true
 		part.toldHigh, part.toldLo = res.HighWatermark, res.LogStart
 		out = append(out, res)
 	}
 	return out, bytes
+}
+
+// readFollower reads what a follower of a partition does not have, unless the leader's quota holds it back.
+func (s *Service) readFollower(ses *followerSession, follower base.BrokerID, part *followerPart, maxBytes int) (res FollowerResponse, held bool) {
+	res.FollowerKey = part.key
+	var durable base.Offset
+	res.HighWatermark, res.LogStart, durable, res.Err = part.part.Offsets(part.epoch)
+	if res.Err != nil || part.offset >= durable {
+		return res, false
+	}
+	a := s.allow(ses, follower, part, maxBytes)
+	if a.held {
+		return res, true
+	}
+	res.Batches, res.Err = part.part.ReadReplica(part.offset, a.maxBytes)
+	if errors.Is(res.Err, kerr.OffsetOutOfRange) {
+		res.Err = kerr.OffsetMovedToTieredStorage // trimmed since
+	}
+	for _, b := range res.Batches {
+		res.Bytes += len(b)
+	}
+	if a.counts {
+		s.opts.Ingest.CountThrottled(int64(res.Bytes), a.asked)
+	}
+	return res, false
 }
 
 // quiet adds partitions whose high watermark or log start the follower does not know yet.
@@ -280,23 +302,5 @@ func (ses *followerSession) forget(k FollowerKey) {
 	delete(ses.parts, k)
 	if ses.byLog[part.part] == part {
 		delete(ses.byLog, part.part)
-	}
-}
-
-// awaitNews waits until a partition has news or the deadline passes; it reports whether there may be news.
-func (s *Service) awaitNews(ctx context.Context, feed *ingest.Feed, deadline time.Time) bool {
-	left := deadline.Sub(s.opts.Clock.Now())
-	if left <= 0 {
-		return false
-	}
-	t := s.opts.Clock.NewTimer(left)
-	defer t.Stop()
-	select {
-	case <-feed.C:
-		return true
-	case <-t.C:
-		return false
-	case <-ctx.Done():
-		return false
 	}
 }

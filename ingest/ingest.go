@@ -127,6 +127,8 @@ type Ingest struct {
 	follows *replicator // nil where Options.Replication is
 	repairs *repairs
 	metrics *metrics
+	// throttles are the replication quotas.
+	throttles throttles
 	// live is the brokers of the image that onImage saw last.
 	live atomic.Pointer[replica.Live]
 	// reclaimable is set where rows were deleted whose space Pebble may still hold.
@@ -156,7 +158,7 @@ func New(opts Options) (*Ingest, error) {
 	maps.Copy(g.mu.roots, opts.Roots)
 	g.tail = newTail(opts.TailBytes)
 	g.pipe = newPipeline(g)
-	g.work = newWorkset()
+	g.work, g.throttles = newWorkset(), newThrottles()
 	g.isr, g.repairs = newISRWriter(g), newRepairs(g)
 	if opts.Replication != nil {
 		g.follows = newReplicator(g, *opts.Replication)
@@ -315,6 +317,8 @@ func (g *Ingest) onImage(old, image *metadata.Image) {
 		g.followAll(image)
 	}
 	delta := metadata.DeltaOf(old, image)
+	lists := slices.ContainsFunc(delta.Changed, func(t *metadata.Topic) bool { return relisted(old, t) })
+	g.throttles.follow(image, lists, g.clock.Now())
 	for _, t := range delta.Changed {
 		g.followTopic(old, image, t, all)
 	}

@@ -17,11 +17,14 @@ type metrics struct {
 	replicatedOut  metric.Int64Counter
 	isrChanges     metric.Int64Counter
 	startedOver    metric.Int64Counter
+	throttled      metric.Int64Counter
 	tiers          map[Tier]metric.MeasurementOption
+	leaderSide     metric.MeasurementOption
+	followerSide   metric.MeasurementOption
 }
 
 func newMetrics(m metric.Meter, g *Ingest) (*metrics, error) {
-	x := &metrics{tiers: map[Tier]metric.MeasurementOption{}}
+	x := &metrics{tiers: map[Tier]metric.MeasurementOption{}, leaderSide: sideOf("leader"), followerSide: sideOf("follower")}
 	for _, t := range []Tier{TierTail, TierHot, TierCold} {
 		x.tiers[t] = metric.WithAttributeSet(attribute.NewSet(attribute.String("tier", string(t))))
 	}
@@ -36,6 +39,7 @@ func newMetrics(m metric.Meter, g *Ingest) (*metrics, error) {
 		{&x.replicatedOut, "varve_replication_out_bytes_total", "By", "Bytes of record batches that followers were given."},
 		{&x.isrChanges, "varve_replication_isr_changes_total", "{change}", "Changes of ISRs that leaders here had written."},
 		{&x.startedOver, "varve_replication_started_over_total", "{log}", "Replicas that went on from the end of the tiered range."},
+		{&x.throttled, "varve_replication_throttled_bytes_total", "By", "Bytes of replicas that a replication quota counts, by side: leader or follower."},
 	}
 	for _, c := range counters {
 		var err error
@@ -65,6 +69,8 @@ func newMetrics(m metric.Meter, g *Ingest) (*metrics, error) {
 		}},
 		{"varve_replication_under_replicated_partitions", "Partitions led here that miss a replica in the ISR.", func() int64 { return g.count((*Partition).underReplicatedLocked) }},
 		{"varve_replication_under_min_isr_partitions", "Partitions led here with fewer in-sync replicas than min.insync.replicas.", func() int64 { return g.count((*Partition).underMinLocked) }},
+		{"varve_replication_leader_throttle_limit", "leader.replication.throttled.rate in bytes per second.", func() int64 { return g.throttles.leader.Rate() }},
+		{"varve_replication_follower_throttle_limit", "follower.replication.throttled.rate in bytes per second.", func() int64 { return g.throttles.follower.Rate() }},
 		{"varve_replication_leaders", "Partitions that this broker leads.", func() int64 { return g.count((*Partition).leadsLocked) }},
 		{"varve_ingest_partitions", "Partitions that this broker holds.", func() int64 { return int64(len(g.all())) }},
 	}

@@ -207,7 +207,7 @@ func (r *replicator) fetcher(fetching *service.Group, leader base.BrokerID) *rep
 	}
 	o := r.opts
 	f := replica.NewFetcher(replica.Options{
-		Self: r.g.opts.Broker, BrokerEpoch: o.BrokerEpoch, Leader: leader, Log: r,
+		Self: r.g.opts.Broker, BrokerEpoch: o.BrokerEpoch, Leader: leader, Log: r, Throttle: r,
 		Dial:  func(ctx context.Context) (net.Conn, error) { return o.Dial(ctx, leader) },
 		Clock: r.g.clock, Logger: r.g.log, MaxWait: o.MaxWait, MinBytes: o.MinBytes, MaxBytes: o.MaxBytes,
 		PartitionMaxBytes: o.PartitionMaxBytes, RequestTimeout: o.RequestTimeout, BackoffMin: followBackoff,
@@ -239,6 +239,7 @@ func (r *replicator) Apply(ctx context.Context, changes []replica.Change) (refus
 		writes, ids = append(writes, w), append(ids, c.ID)
 	}
 	r.mu.Unlock()
+	r.spend(changes)
 	for i, err := range r.g.ApplyFollower(ctx, writes) {
 		if err == nil {
 			continue

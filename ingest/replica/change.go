@@ -37,12 +37,21 @@ type Log interface {
 	StartOver(ctx context.Context, id ID, epoch base.LeaderEpoch, leaderStart base.Offset) (LogState, error)
 }
 
+// Throttle is the follower's side of a broker's replication quota (KIP-73). Its methods do not block.
+type Throttle interface {
+	// Closed is for how long nothing that the quota holds back may be fetched, 0 where all may, and what is closed when that changes.
+	Closed(now time.Time) (wait time.Duration, changed <-chan struct{})
+	// Holds reports whether the quota holds the replica back while it is closed.
+	Holds(id ID) bool
+}
+
 // pulled is one partition that a fetcher follows.
 type pulled struct {
 	id        ID
 	follower  *Follower
 	notBefore time.Time     // of the next fetch, after an error
 	backoff   time.Duration // of the last error, 0 after a success
+	level     bool          // it had everything committed when its leader last answered: its next fetch says so, and costs little
 	reported  string        // the last error that was logged
 	over      *startOver    // while it starts over: it is not fetched, and the follower is for that alone
 }

@@ -31,6 +31,7 @@ type Options struct {
 	Leader      base.BrokerID
 	Dial        func(ctx context.Context) (net.Conn, error) // to the leader, ready for requests
 	Log         Log
+	Throttle    Throttle     // none
 	Clock       clock.Clock  // clock.Real
 	Logger      *slog.Logger // discards
 
@@ -165,7 +166,7 @@ func (f *Fetcher) Run(ctx context.Context) {
 			f.opts.Logger.Info("connection to the leader ended", slog.Int("leader", int(f.opts.Leader)), slog.Any("err", err))
 		}
 		backoff = nextBackoff(backoff, &f.opts)
-		f.sleep(ctx, nil, backoff)
+		f.sleep(ctx, backoff)
 	}
 }
 
@@ -205,57 +206,71 @@ func (f *Fetcher) pull(ctx context.Context) (answered bool, err error) {
 // awaitWork waits until there is something to fetch; false when ctx has ended. Between responses of a live connection there is.
 func (f *Fetcher) awaitWork(ctx context.Context) bool {
 	for ctx.Err() == nil {
-		due, wait := f.due()
-		if len(due) > 0 || len(f.session.sent) > 0 {
+		next := f.next()
+		if len(next.due) > 0 || len(f.session.sent) > 0 {
 			return true // also to tell the leader that a partition is not fetched any more
 		}
-		f.sleep(ctx, f.wake, wait)
+		f.await(ctx, next)
 	}
 	return false
 }
 
-// due lists the partitions to fetch now, in a fixed order, and how long to the next that waits after an error, or starts over.
-func (f *Fetcher) due() (due []*pulled, wait time.Duration) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.dueLocked()
+// turn is what to fetch now, in a fixed order, and how long to the next partition that waits after an error, for the quota, or starts over.
+type turn struct {
+	due     []*pulled
+	wait    time.Duration
+	changed <-chan struct{} // closed where the quota may let one go on earlier; nil where none waits for it
 }
 
-func (f *Fetcher) dueLocked() (due []*pulled, wait time.Duration) {
+func (f *Fetcher) next() turn {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.nextLocked()
+}
+
+func (f *Fetcher) nextLocked() turn {
 	now := f.opts.Clock.Now()
-	wait = time.Hour
+	t := turn{wait: time.Hour}
+	var closed time.Duration
+	var changed <-chan struct{}
+	if f.opts.Throttle != nil {
+		closed, changed = f.opts.Throttle.Closed(now)
+	}
 	for _, p := range f.mu.parts {
-		if d := p.notBefore.Sub(now); p.over != nil {
-			wait = min(wait, startOverLook)
-		} else if d > 0 {
-			wait = min(wait, d)
-		} else {
-			due = append(due, p)
+		switch d := p.notBefore.Sub(now); {
+		case p.over != nil:
+			t.wait = min(t.wait, startOverLook)
+		case d > 0:
+			t.wait = min(t.wait, d)
+		case closed > 0 && !p.level && f.opts.Throttle.Holds(p.id):
+			t.wait, t.changed = min(t.wait, closed), changed
+		default:
+			t.due = append(t.due, p)
 		}
 	}
-	slices.SortFunc(due, func(a, b *pulled) int {
+	slices.SortFunc(t.due, func(a, b *pulled) int {
 		if c := slices.Compare(a.id.Topic[:], b.id.Topic[:]); c != 0 {
 			return c
 		}
 		return int(a.id.Partition) - int(b.id.Partition)
 	})
-	return due, wait
+	return t
 }
 
 // begin makes the next request. It does not wait at the leader beyond the time when a partition is to be tried again.
 func (f *Fetcher) begin(l *link) *kmsg.FetchRequest {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	due, wait := f.dueLocked()
-	wait = min(wait, f.opts.MaxWait)
-	if len(due) == 0 {
+	next := f.nextLocked()
+	wait := min(next.wait, f.opts.MaxWait)
+	if len(next.due) == 0 {
 		wait = 0
 	}
 	req := kmsg.NewPtrFetchRequest()
 	req.Version = fetchVersion
 	req.ReplicaState.ID, req.ReplicaState.Epoch = int32(f.opts.Self), f.opts.BrokerEpoch
 	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = int32(wait.Milliseconds()), f.opts.MinBytes, f.opts.MaxBytes
-	f.session.request(req, due, f.opts.PartitionMaxBytes)
+	f.session.request(req, next.due, f.opts.PartitionMaxBytes)
 	f.mu.link, f.mu.interrupted = l, false
 	_ = l.conn.SetDeadline(f.opts.Clock.Now().Add(f.opts.MaxWait + f.opts.RequestTimeout)) // an error shows at the write
 	return req
@@ -318,7 +333,7 @@ func (f *Fetcher) step(resp *kmsg.FetchResponse) (changes []Change, over []*star
 				p.over = &startOver{p: p, leaderStart: base.Offset(r.LogStartOffset), done: make(chan struct{})}
 				over = append(over, p.over)
 			default:
-				p.backoff = 0
+				p.backoff, p.level = 0, r.DivergingEpoch.Epoch < 0 && base.Offset(r.HighWatermark) <= p.follower.Position().Offset
 				if s.Truncate || len(s.Batches) > 0 || s.Moved {
 					changes = append(changes, p.change(&s))
 				}
@@ -361,13 +376,24 @@ func response(r *kmsg.FetchResponseTopicPartition, to Position) Response {
 	return out
 }
 
-// sleep waits for d, for c, or for the end of ctx.
-func (f *Fetcher) sleep(ctx context.Context, c <-chan struct{}, d time.Duration) {
+// await waits until there may be something to fetch.
+func (f *Fetcher) await(ctx context.Context, next turn) {
+	t := f.opts.Clock.NewTimer(next.wait)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-f.wake:
+	case <-next.changed:
+	case <-t.C:
+	}
+}
+
+// sleep waits for d, or for the end of ctx.
+func (f *Fetcher) sleep(ctx context.Context, d time.Duration) {
 	t := f.opts.Clock.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
-	case <-c:
 	case <-t.C:
 	}
 }
