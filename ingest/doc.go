@@ -7,6 +7,8 @@
 //	tail.go       the newest committed batches of all partitions, by reference to the produce buffers
 //	seal.go       size, age and pressure close a range for appends
 //	trim.go       drops hot ranges that are tiered (I5) or below the log start offset
+//	logstart.go   DeleteRecords: the log start offset moves, and the low watermark follows
+//	throttle.go   replication quotas: what they count, and whom they may hold back (KIP-73)
 //	read.go       the hot side of the read path
 //	recover.go    from Pebble's rows back to partitions
 //

@@ -317,8 +317,7 @@ func (g *Ingest) onImage(old, image *metadata.Image) {
 		g.followAll(image)
 	}
 	delta := metadata.DeltaOf(old, image)
-	lists := slices.ContainsFunc(delta.Changed, func(t *metadata.Topic) bool { return relisted(old, t) })
-	g.throttles.follow(image, lists, g.clock.Now())
+	g.throttles.follow(old, image, delta.Changed, g.clock.Now())
 	for _, t := range delta.Changed {
 		g.followTopic(old, image, t, all)
 	}

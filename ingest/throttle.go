@@ -22,15 +22,16 @@ type throttles struct {
 
 func newThrottles() throttles { return throttles{replica.NewQuota(), replica.NewQuota()} }
 
-// follow takes over an image's rates, and makes those who wait look again where a topic lists others. lists: a topic may.
-func (t *throttles) follow(image *metadata.Image, lists bool, now time.Time) {
+// follow takes over an image's rates, and makes those who wait look again where one of the topics that changed lists others.
+func (t *throttles) follow(old, image *metadata.Image, changed []*metadata.Topic, now time.Time) {
 	cfg := image.Broker()
 	limit := replica.Limit{Window: time.Duration(cfg.QuotaWindowSeconds) * time.Second, Windows: int(cfg.QuotaWindows)}
 	limit.BytesPerSecond = cfg.LeaderThrottledRate
 	t.leader.Set(limit, now)
 	limit.BytesPerSecond = cfg.FollowerThrottledRate
 	t.follower.Set(limit, now)
-	if lists {
+	limited := t.leader.Limited() || t.follower.Limited()
+	if limited && slices.ContainsFunc(changed, func(topic *metadata.Topic) bool { return relisted(old, topic) }) {
 		t.leader.Wake()
 		t.follower.Wake()
 	}

@@ -9,6 +9,7 @@
 //	fetcher.go   one goroutine per pair of brokers: pulls all shared partitions over one connection
 //	startover.go logs that go on at the tiered end, beside that: the bucket may be slow
 //	change.go    what of one answer is written together, and what a partition waits for after an error
+//	quota.go     the token bucket of a replication quota (KIP-73)
 //	session.go   the requests of that connection: incremental fetch sessions (KIP-227)
 //	link.go      framing on that connection
 //
