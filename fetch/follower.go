@@ -259,6 +259,7 @@ func (s *Service) readFollower(ses *followerSession, follower base.BrokerID, par
 	res.Batches, res.Err = part.part.ReadReplica(part.offset, a.maxBytes)
 	if errors.Is(res.Err, kerr.OffsetOutOfRange) {
 		res.Err = kerr.OffsetMovedToTieredStorage // trimmed since
+		res.LogStart = part.part.BatchStart(res.LogStart)
 	}
 	for _, b := range res.Batches {
 		res.Bytes += len(b)

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"errors"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -223,7 +224,7 @@ type (
 )
 
 // Fetched counts a follower's fetch. kerr.OffsetMovedToTieredStorage where the leader does not have the offset in its hot log
-// any more; kerr.OffsetOutOfRange, kerr.FencedLeaderEpoch, kerr.UnknownLeaderEpoch, kerr.StaleBrokerEpoch,
+// any more: LogStart is then where a follower may start over that finds nothing tiered; kerr.OffsetOutOfRange, kerr.FencedLeaderEpoch, kerr.UnknownLeaderEpoch, kerr.StaleBrokerEpoch,
 // kerr.NotLeaderForPartition.
 func (p *Partition) Fetched(f FollowerFetch) (FollowerView, error) {
 	p.mu.Lock()
@@ -233,7 +234,23 @@ func (p *Partition) Fetched(f FollowerFetch) (FollowerView, error) {
 	}
 	p.mu.Unlock()
 	p.g.settle(answers)
+	if errors.Is(err, kerr.OffsetMovedToTieredStorage) {
+		v.LogStart = p.BatchStart(v.LogStart)
+	}
 	return v, err
+}
+
+// BatchStart is the offset, or where it lies within a hot batch, that one's base offset: a follower that starts over at a log start
+// offset must go on with a whole batch.
+func (p *Partition) BatchStart(off base.Offset) base.Offset {
+	p.mu.Lock()
+	upTo := p.mu.durable
+	p.mu.Unlock()
+	bs, err := p.g.store.Read(p.log, off, upTo, 1)
+	if err != nil || len(bs) == 0 { // it is asked again when it fetches there
+		return off
+	}
+	return min(off, bs[0].BaseOffset())
 }
 
 func (p *Partition) fetchedLocked(f FollowerFetch) (v FollowerView, answers []answer, err error) {
