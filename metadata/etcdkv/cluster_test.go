@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/internal/testutil/ports"
 	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/metadata/kvtest"
 )
@@ -59,12 +59,11 @@ func (c *trio) addNode() base.BrokerID {
 
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs, err := ports.Loopback(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return addrs[0]
 }
 
 func (c *trio) options(id base.BrokerID) Options {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
+	"github.com/varvelog/varve/internal/testutil/ports"
 	"github.com/varvelog/varve/internal/testutil/s3server"
 	"github.com/varvelog/varve/objstore"
 	"github.com/varvelog/varve/objstore/objtest"
@@ -286,12 +286,11 @@ func TestOpenMissingBucket(t *testing.T) {
 
 // TestServerComesUpLater opens a bucket while nothing listens; the first Put that finds the server creates the bucket.
 func TestServerComesUpLater(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := ports.Loopback(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Close()
-	b := openAt(t, l.Addr().String(), func(o *Options) { o.Attempts = 1 })
+	b := openAt(t, free[0], func(o *Options) { o.Attempts = 1 })
 	if _, err := b.Put(t.Context(), "k", objstore.BodyOf([]byte("x"))); objstore.Classify(err) != objstore.ClassTransient {
 		t.Errorf("put while the server is down: %v", err)
 	}

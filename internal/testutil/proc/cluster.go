@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/varvelog/varve/internal/testutil/ports"
 )
 
 // Cluster is the brokers of one cluster, as processes that die with this one. Different Nodes may be used by different goroutines, one Node
@@ -66,7 +68,7 @@ func Spaced(n int, addr func(int) string, exec func(int) []string) []Place {
 func NewCluster(ctx context.Context, o ClusterOptions) (*Cluster, error) {
 	c := &Cluster{dial: o.Dial}
 	const listeners = 4
-	free, err := freeAddrs(listeners * len(o.Places)) // at once, so that all differ
+	free, err := ports.Loopback(listeners * len(o.Places)) // at once, so that all differ
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/varvelog/varve/internal/testutil/ports"
 )
 
 // KafkaOptions configure StartKafka.
@@ -29,7 +31,7 @@ func StartKafka(ctx context.Context, o KafkaOptions) (*Process, error) {
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return nil, err
 	}
-	addrs, err := freeAddrs(2)
+	addrs, err := ports.Loopback(2)
 	if err != nil {
 		return nil, err
 	}
@@ -48,14 +50,14 @@ func StartKafka(ctx context.Context, o KafkaOptions) (*Process, error) {
 	if err := p.start(exec.Command("java", kafkaArgs(o, "kafka.Kafka", config)...)); err != nil {
 		return nil, err
 	}
-	return p, p.await(ctx, kafkaStart, func(ctx context.Context) error {
+	return p, p.endUnlessUp(p.await(ctx, kafkaStart, func(ctx context.Context) error {
 		var d net.Dialer
 		conn, err := d.DialContext(ctx, "tcp", p.KafkaAddr)
 		if err != nil {
 			return err
 		}
 		return conn.Close()
-	})
+	}))
 }
 
 // formatKafka prepares the data directory. The cluster's id is always the same.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/varvelog/varve/httpapi"
+	"github.com/varvelog/varve/internal/testutil/ports"
 )
 
 const (
@@ -54,7 +55,7 @@ func NewNode(bin, dir string) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := freeAddrs(4)
+	addrs, err := ports.Loopback(4)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +95,7 @@ func (n *Node) bucket() string {
 	return "dir://" + filepath.Join(n.Dir, "data", "bucket")
 }
 
-// Ready waits until /readyz answers 200.
+// Ready waits until /readyz answers 200. The process runs on where ctx ends first.
 func (n *Node) Ready(ctx context.Context) error {
 	if n.vendor != nil {
 		return n.await(ctx, kafkaStart, n.vendorReady)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,8 +63,9 @@ func (p *Process) LogPath() string { return filepath.Join(p.Dir, "broker.log") }
 // Exited is closed when the process has ended.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
-// await asks ready every few milliseconds until it answers nil, the process ends, or the time is over.
+// await asks ready every few milliseconds until it answers nil, the process ends, or the time is over; the process then runs on.
 func (p *Process) await(ctx context.Context, patience time.Duration, ready func(context.Context) error) error {
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -79,10 +79,18 @@ func (p *Process) await(ctx context.Context, patience time.Duration, ready func(
 		case <-p.exited:
 			return fmt.Errorf("%s ended at its start: %w\n%s", p.Name, p.err, p.LogTail())
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("%s is not ready after %s: %w\n%s", p.Name, patience, err, p.LogTail()), p.Kill())
+			return fmt.Errorf("%s is not ready after %s: %w\n%s", p.Name, time.Since(began).Round(time.Millisecond), err, p.LogTail())
 		case <-tick.C:
 		}
 	}
+}
+
+// endUnlessUp ends a process that did not come up.
+func (p *Process) endUnlessUp(err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.Join(err, p.Kill())
 }
 
 // LogTail is the end of the log, for an error message.
@@ -124,19 +132,4 @@ func (p *Process) Kill() error {
 	}
 	<-p.exited
 	return nil
-}
-
-// freeAddrs finds loopback addresses that nobody listens on. Another process may take one before it is used: rare enough
-// for tests that start a handful of brokers.
-func freeAddrs(n int) ([]string, error) {
-	addrs := make([]string, n)
-	for i := range addrs {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer ln.Close() // after all were found, so that they differ
-		addrs[i] = ln.Addr().String()
-	}
-	return addrs, nil
 }

@@ -31,7 +31,7 @@ func StartVarve(ctx context.Context, o VarveOptions) (*Process, error) {
 	if err := n.Start(); err != nil {
 		return nil, err
 	}
-	return n.Process, n.Ready(ctx)
+	return n.Process, n.endUnlessUp(n.Ready(ctx))
 }
 
 // getReady asks an address over a client.

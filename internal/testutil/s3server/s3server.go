@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -15,6 +14,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/varvelog/varve/internal/testutil/ports"
 )
 
 const (
@@ -112,7 +113,7 @@ func find(kind string) (string, error) {
 }
 
 func launch(ctx context.Context, kind, binary, dir string) (*Server, error) {
-	address, err := freeAddress()
+	addresses, err := ports.Loopback(1)
 	if err != nil {
 		return nil, err
 	}
@@ -121,12 +122,12 @@ func launch(ctx context.Context, kind, binary, dir string) (*Server, error) {
 		return nil, err
 	}
 	defer log.Close()
-	cmd, err := command(kind, binary, address, dir)
+	cmd, err := command(kind, binary, addresses[0], dir)
 	if err != nil {
 		return nil, err
 	}
 	cmd.Stdout, cmd.Stderr = log, log
-	endpoint := "http://" + address
+	endpoint := "http://" + addresses[0]
 	s := &Server{Endpoint: endpoint, AccessKey: accessKey, SecretKey: secretKey, done: make(chan struct{})}
 	s.URL = s.BucketURL(bucketName, "")
 	if err := s.run(cmd); err != nil {
@@ -135,7 +136,7 @@ func launch(ctx context.Context, kind, binary, dir string) (*Server, error) {
 	if err := s.waitReady(ctx); err != nil {
 		s.Stop()
 		tail, _ := os.ReadFile(log.Name())
-		return nil, fmt.Errorf("%s at %s: %w; its log ends:\n%s", kind, address, err, tail[max(0, len(tail)-2000):])
+		return nil, fmt.Errorf("%s at %s: %w; its log ends:\n%s", kind, addresses[0], err, tail[max(0, len(tail)-2000):])
 	}
 	return s, nil
 }
@@ -204,12 +205,4 @@ func (s *Server) answers(ctx context.Context) bool {
 	}
 	defer resp.Body.Close()
 	return resp.StatusCode == http.StatusForbidden
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
