@@ -225,15 +225,17 @@ func (r *Replica) OnRoot(root metadata.Root) {
 
 // trim drops what is tiered. It must be so in the KV, and this broker must be able to read it cold (I5).
 func (r *Replica) trim(log base.LogID, end base.Offset) {
-	t := r.cluster.T
-	if root, _, err := r.cluster.Admin.Root(context.Background(), log); err != nil || root.TieredEnd < end {
-		t.Errorf("broker %d is told that log %s is tiered to %d: the root says %d (%v)", r.broker.ID, log, end, root.TieredEnd, err)
-	}
+	root, _, err := r.cluster.Admin.Root(context.Background(), log)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if l := r.mu.logs[log]; l != nil {
-		l.tiered = max(l.tiered, end)
+	l := r.mu.logs[log]
+	if l == nil {
+		return // forgotten: by now the root may be deleted
 	}
+	if err != nil || root.TieredEnd < end {
+		r.cluster.T.Errorf("broker %d is told that log %s is tiered to %d: the root says %d (%v)", r.broker.ID, log, end, root.TieredEnd, err)
+	}
+	l.tiered = max(l.tiered, end)
 }
 
 // Skip loses the first batch that is not tiered yet, and all of the range that it is in.
