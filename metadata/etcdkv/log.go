@@ -53,14 +53,16 @@ func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Che
 
 // harmless are lines that etcd writes as warnings or errors at the start of a healthy member: it serves HTTP and gRPC on one
 // port, its tokens are unused, it looks for the storage version before the first term is on disk, and it announces itself in
-// a loop, dozens of times, until the replay of its log has begun (if that never succeeds, Start reports it).
+// a loop, dozens of times, until the replay of its log has begun (if that never succeeds, Start reports it). Its client tells of each
+// attempt of each request while there is no leader, thousands a second; who asked reports what came of it.
 func harmless(message string) bool {
 	switch message {
 	case "Running http and grpc server on single port. This is not recommended for production.",
 		"simple token is not cryptographically signed",
 		"Failed to detect schema version",
 		"failed to update storage version",
-		"failed to publish local member to cluster through raft":
+		"failed to publish local member to cluster through raft",
+		"retrying of unary invoker failed":
 		return true
 	}
 	return false

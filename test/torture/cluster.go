@@ -156,7 +156,7 @@ func (f *fleet) underLoad(ctx context.Context) error {
 		movers.Go(func() { mover.run(move) })
 	}
 	movers.Go(func() { f.tell(move) })
-	f.chaos = &chaos{site: f.site, wheel: f.wheel, r: f.r, down: map[int32]bool{}}
+	f.chaos = &chaos{site: f.site, wheel: f.wheel, r: f.r, down: map[int32]bool{}, emptied: map[int32]time.Time{}}
 	err = f.chaos.play(ctx, newPlan(f.o.seed, int32(f.o.site.Brokers), time.Duration(f.o.seconds)*time.Second, f.o.kinds))
 	stopMoving()
 	movers.Wait()

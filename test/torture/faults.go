@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/varvelog/varve/internal/testutil/netns"
@@ -28,6 +29,8 @@ type chaos struct {
 	drift time.Duration // what waiting has cost: the plan's times are later by as much
 	going []running
 	down  map[int32]bool // ended on purpose
+
+	emptied map[int32]time.Time // when a full disk was given its space back
 }
 
 // running is a fault that goes on.
@@ -93,7 +96,7 @@ func (c *chaos) reanimate() {
 		if n.Running() || c.down[n.ID] {
 			continue
 		}
-		if c.filled(n.ID) {
+		if c.filled(n) {
 			c.r.Faults["ended by a full disk"]++
 		} else {
 			c.r.problem("broker %d has ended by itself at %.1f s:\n%s", n.ID, time.Since(c.began).Seconds(), n.LogTail())
@@ -104,13 +107,15 @@ func (c *chaos) reanimate() {
 	}
 }
 
-func (c *chaos) filled(id int32) bool {
+// filled reports that a broker's disk is full, or that it ended because it was: what has ended is seen up to a beat later, and on a
+// slow machine seconds.
+func (c *chaos) filled(n *proc.Node) bool {
 	for _, r := range c.going {
-		if r.Kind == full && r.Broker == id {
+		if r.Kind == full && r.Broker == n.ID {
 			return true
 		}
 	}
-	return false
+	return time.Since(c.emptied[n.ID]) < 5*time.Second && strings.Contains(n.LogTail(), "no space left on device")
 }
 
 func (c *chaos) begin(ctx context.Context, f fault) error {
@@ -151,6 +156,9 @@ func (c *chaos) finish(r running) error {
 			c.going = append(c.going[:i:i], c.going[i+1:]...)
 			break
 		}
+	}
+	if r.Kind == full {
+		c.emptied[r.Broker] = time.Now()
 	}
 	return r.undo()
 }
