@@ -19,6 +19,7 @@ import (
 	"github.com/varvelog/varve/internal/testutil/s3server"
 	"github.com/varvelog/varve/objstore"
 	"github.com/varvelog/varve/objstore/open"
+	"github.com/varvelog/varve/tiering"
 )
 
 // report is what a run prints.
@@ -211,7 +212,7 @@ func deletion(ctx context.Context, n *proc.Node, adm *kadm.Client, bucket objsto
 }
 
 func count(ctx context.Context, bucket objstore.Lister) (n int, err error) {
-	for _, err := range bucket.List(ctx, "", "") {
+	for _, err := range bucket.List(ctx, tiering.Prefix, "") {
 		if err != nil {
 			return n, err
 		}

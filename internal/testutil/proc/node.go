@@ -158,7 +158,10 @@ func (n *Node) Restart() error {
 // Pause stops the process where it is (SIGSTOP): its sockets stay open, and the kernel accepts for it.
 func (n *Node) Pause() error {
 	n.paused = true
-	return n.cmd.Process.Signal(syscall.SIGSTOP)
+	if err := n.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	return awaitStop(n.cmd.Process.Pid)
 }
 
 // Cont lets a paused process go on.
