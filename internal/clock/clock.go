@@ -19,6 +19,9 @@ type Timer struct {
 	stop func() bool
 }
 
+// TimerOn returns a timer that fires on c and that stop ends: for clocks of other packages.
+func TimerOn(c <-chan time.Time, stop func() bool) *Timer { return &Timer{C: c, stop: stop} }
+
 // Stop prevents the timer from firing; it reports whether it did.
 func (t *Timer) Stop() bool { return t.stop() }
 

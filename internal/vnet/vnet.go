@@ -36,8 +36,9 @@ type Net struct {
 		listeners map[string]*listener // by host:port
 		conns     map[*conn]struct{}
 		links     map[link]state
-		changed   chan struct{} // closed and replaced when a link changes
-		port      int           // last ephemeral port
+		stopped   map[string]bool // hosts that stand still
+		changed   chan struct{}   // closed and replaced when a link changes
+		port      int             // last ephemeral port
 	}
 }
 
@@ -56,6 +57,7 @@ func New(o Options) *Net {
 	n := &Net{opts: o}
 	n.mu.rng = rand.New(rand.NewPCG(o.Seed, 0x766e6574))
 	n.mu.listeners, n.mu.conns, n.mu.links = map[string]*listener{}, map[*conn]struct{}{}, map[link]state{}
+	n.mu.stopped = map[string]bool{}
 	n.mu.changed, n.mu.port = make(chan struct{}), 40000
 	return n
 }
@@ -74,6 +76,14 @@ func (n *Net) Cut(from, to string, cut bool) {
 	n.change(link{from, to}, func(s *state) { s.cut = cut })
 }
 
+// Stop makes a host stand still, or go on: nothing reaches it or leaves it meanwhile, whatever is cut or healed.
+func (n *Net) Stop(ip string, stopped bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mu.stopped[ip] = stopped
+	n.signalLocked()
+}
+
 // Slow adds a delay to what goes from one host to another, from now on; 0 takes it away.
 func (n *Net) Slow(from, to string, delay time.Duration) {
 	n.change(link{from, to}, func(s *state) { s.delay = delay })
@@ -85,15 +95,30 @@ func (n *Net) change(l link, fn func(*state)) {
 	s := n.mu.links[l]
 	fn(&s)
 	n.mu.links[l] = s
+	n.signalLocked()
+}
+
+func (n *Net) signalLocked() {
 	close(n.mu.changed)
 	n.mu.changed = make(chan struct{})
 }
 
-// IsCut tells whether what goes from one host to another is cut.
+// IsCut tells whether nothing goes from one host to another.
 func (n *Net) IsCut(from, to string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.mu.links[link{from, to}].cut
+	return n.cutLocked(link{from, to})
+}
+
+func (n *Net) cutLocked(l link) bool {
+	return n.mu.links[l].cut || n.mu.stopped[l.from] || n.mu.stopped[l.to]
+}
+
+// IsStopped tells whether a host stands still.
+func (n *Net) IsStopped(ip string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mu.stopped[ip]
 }
 
 // Reset breaks every connection between two hosts, at both ends at once.
@@ -139,7 +164,7 @@ func (n *Net) connsOf(match func(*conn) bool) (out []*conn) {
 func (n *Net) look(l link) (cut bool, changed <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.mu.links[l].cut, n.mu.changed
+	return n.cutLocked(l), n.mu.changed
 }
 
 // way is how long a byte that leaves now is under way.
