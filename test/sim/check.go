@@ -19,8 +19,11 @@ import (
 	"github.com/varvelog/varve/tiering"
 )
 
-// imagePrefix is where the metadata's image stands in the KV (metadata/keys.go).
-const imagePrefix = "/varve/image/"
+// Where the metadata's image and the manifests' roots stand in the KV (metadata/keys.go).
+const (
+	imagePrefix = "/varve/image/"
+	rootPrefix  = "/varve/root/"
+)
 
 // inSync tells whether every broker runs unfenced and every partition has all its replicas in its ISR: what etcd says, not what
 // some broker has seen of it.
@@ -43,12 +46,14 @@ func (c *cluster) outOfSync() string {
 			return fmt.Sprintf("%s %s: %v", kv.Key, kv.Value, err)
 		}
 	}
-	partitions, _, _ := c.quorum.kv.List(context.Background(), imagePrefix+"partition/")
-	for _, kv := range partitions {
-		var p struct{ Replicas, ISR, ELR, Adding []int32 }
-		if err := json.Unmarshal(kv.Value, &p); err != nil || len(p.ISR) != len(p.Replicas) || len(p.ELR)+len(p.Adding) > 0 {
-			return fmt.Sprintf("%s %s: %v", kv.Key, kv.Value, err)
+	partitions, err := c.partitions()
+	for _, p := range partitions {
+		if len(p.ISR) != len(p.Replicas) || len(p.ELR)+len(p.Adding) > 0 {
+			return fmt.Sprintf("%+v", p)
 		}
+	}
+	if err != nil {
+		return err.Error()
 	}
 	return ""
 }
@@ -150,7 +155,11 @@ type stored struct {
 
 // checkDisks compares what stands on the disks of brokers that have stopped: the logs of a partition's replicas have the same
 // bytes at the same offsets (I2), and end at the same one.
-func (c *cluster) checkDisks(assigned map[base.LogID][]int32) {
+func (c *cluster) checkDisks(partitions []partition) {
+	assigned := map[base.LogID][]int32{}
+	for _, p := range partitions {
+		assigned[p.Log] = p.Replicas
+	}
 	logs := map[base.LogID][]stored{}
 	for _, n := range c.nodes {
 		if err := readDisk(n, logs); err != nil {
@@ -219,23 +228,6 @@ func differ(a, b *stored) string {
 		}
 	}
 	return ""
-}
-
-// assigned is which brokers hold which log.
-func (c *cluster) assigned() (map[base.LogID][]int32, error) {
-	kvs, _, err := c.quorum.kv.List(context.Background(), imagePrefix+"partition/")
-	out := map[base.LogID][]int32{}
-	for _, kv := range kvs {
-		var p struct {
-			Log      base.LogID
-			Replicas []int32
-		}
-		if err := json.Unmarshal(kv.Value, &p); err != nil {
-			return nil, err
-		}
-		out[p.Log] = p.Replicas
-	}
-	return out, err
 }
 
 // checkBucket reads the bucket alone: it is clean (I4, I6, I7), and holds what is served (I3, I8).

@@ -35,6 +35,7 @@ type plan struct {
 	faults     time.Duration // how long there are faults
 	tierAfter  time.Duration
 	producers  int
+	appendTime bool // the topic's records get the broker's time
 }
 
 // cluster is everything of one run.
@@ -62,7 +63,7 @@ type cluster struct {
 
 func newCluster(seed uint64, p plan, dir string, log *slog.Logger) (*cluster, error) {
 	c := &cluster{seed: seed, plan: p, dir: dir, log: log, ledger: newLedger(p.partitions), counts: map[string]int{}}
-	c.net = vnet.New(vnet.Options{Latency: p.latency, Jitter: p.latency, Seed: seed})
+	c.net = vnet.New(vnet.Options{Clock: steadyClock{}, Latency: p.latency, Jitter: p.latency, Seed: seed})
 	c.quorum = newQuorum(c.net, p.brokers, seed)
 	c.bucket = mem.New(mem.Options{ForbidReuse: true})
 	c.store = fault.Wrap(c.bucket, nil)
@@ -128,6 +129,9 @@ func (c *cluster) brokerConfig(n *node) broker.Config {
 			"broker.heartbeat.interval.ms": "500", "broker.session.timeout.ms": "3000", "replica.lag.time.max.ms": "3000",
 			"replica.socket.timeout.ms": "3000",
 			"varve.tiering.max.lag.ms":  ms(c.plan.tierAfter), "log.local.retention.ms": ms(2 * c.plan.tierAfter),
+			// No clock is wrong by so much that retention, or idle producers, may go by what these say.
+			"log.retention.ms": ms(3 * 2 * wrongMost), "log.retention.check.interval.ms": "2000", "producer.id.expiration.ms": ms(3 * 2 * wrongMost),
+			"log.message.timestamp.before.max.ms": ms(3 * 2 * wrongMost), "log.message.timestamp.after.max.ms": ms(3 * 2 * wrongMost),
 			"varve.scrub.interval.ms": "10000", "varve.gc.grace.ms": "20000", "varve.cache.disk.bytes": "0",
 		},
 	}

@@ -40,6 +40,10 @@ var faults = []struct {
 	{"no metadata", 5, (*adversary).noMetadata},
 	{"metadata trouble", 4, (*adversary).metadataTrouble},
 	{"controller moves", 4, (*adversary).moveController},
+	{"stopped", 8, (*adversary).stopped},
+	{"two leaders", 9, (*adversary).twoLeaders},
+	{"slow PUTs", 4, func(a *adversary, ctx context.Context) { a.slowPuts(ctx, a.leader()) }},
+	{"wrong clock", 5, (*adversary).wrongClock},
 	{"wipe", 4, (*adversary).wipe},
 	{"bucket trouble", 5, (*adversary).bucketTrouble},
 	{"election", 3, (*adversary).elect},
@@ -175,7 +179,7 @@ func (a *adversary) cut(ctx context.Context) {
 // lonely cuts a broker from the other brokers' Kafka listeners alone: it has its clients, the metadata and the bucket, and nobody
 // who replicates what it leads. Then it dies, and what it alone had must not be anywhere.
 func (a *adversary) lonely(ctx context.Context) {
-	n, d, share := a.node(), a.between(500*time.Millisecond, 6*time.Second), a.share()
+	n, d, share := a.leader(), a.between(500*time.Millisecond, 6*time.Second), a.share()
 	dies, down := a.rng.IntN(3) > 0, a.between(time.Second, 10*time.Second)
 	p := n.current()
 	a.c.split(d)
@@ -199,7 +203,10 @@ func (a *adversary) lonely(ctx context.Context) {
 // zombie lets a broker be fenced without hearing of it: it goes on for its clients, etcd and the bucket as what it was, beside
 // its successors.
 func (a *adversary) zombie(ctx context.Context) {
-	n, d := a.node(), a.between(3*time.Second, 12*time.Second)
+	n, d := a.leader(), a.between(3*time.Second, 12*time.Second)
+	if a.rng.IntN(2) == 0 {
+		a.slowPuts(ctx, n)
+	}
 	a.c.split(d)
 	a.c.quorum.wire(n.ip, true)
 	a.c.quorum.deafen(n.ip, true)

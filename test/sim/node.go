@@ -3,7 +3,6 @@ package sim
 import (
 	"context"
 	"fmt"
-	"iter"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -17,7 +16,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/varvelog/varve/broker"
-	"github.com/varvelog/varve/objstore"
 	"github.com/varvelog/varve/objstore/retry"
 )
 
@@ -33,6 +31,9 @@ type node struct {
 	id  int32
 	ip  string
 	dir string // a real one, for the lock file alone
+
+	wallSec atomic.Int64 // by how many seconds its wall clock is wrong
+	putsMs  atomic.Int64 // how long its PUTs are under way
 
 	mu        sync.Mutex
 	disk      *vfs.MemFS
@@ -50,6 +51,8 @@ type process struct {
 	dead   atomic.Bool
 	cancel context.CancelFunc // of its start
 	fuse   atomic.Int64       // the sync of the log that it dies at, counted down; 0: none
+	gate   gate
+	trap   atomic.Pointer[trap]
 }
 
 func newNode(c *cluster, id int32) (*node, error) {
@@ -116,12 +119,13 @@ func (n *node) spawn(cancel context.CancelFunc) (*process, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p := &process{n: n, seat: n.c.quorum.sit(n.ip), cancel: cancel}
-	bucket, err := retry.Wrap(lifeline{n.c.store, p}, retry.Options{})
+	p.seat.p = p
+	bucket, err := retry.Wrap(lifeline{n.c.store, p}, retry.Options{Clock: machineClock{p}})
 	if err != nil {
 		return nil, err
 	}
 	p.broker, err = broker.New(n.c.brokerConfig(n), broker.Seams{
-		Logger: n.c.log.With(slog.Int("broker", int(n.id))), Listen: p.listen, Dial: p.dial, Bucket: bucket, Quorum: p.seat,
+		Clock: machineClock{p}, Logger: n.c.log.With(slog.Int("broker", int(n.id))), Listen: p.listen, Dial: p.dial, Bucket: bucket, Quorum: p.seat,
 		FS: newDisk(n.disk, p), LogSyncEvery: n.c.plan.syncEvery,
 	})
 	if err != nil {
@@ -155,6 +159,8 @@ func (n *node) endLocked(p *process) bool {
 	n.proc = nil
 	p.seat.end()
 	n.c.net.Kill(n.ip)
+	n.c.net.Stop(n.ip, false)
+	p.gate.open(true)
 	_ = os.Remove(filepath.Join(n.dir, "LOCK")) // a process that ends lets go of it
 	n.signalLocked()
 	return true
@@ -222,58 +228,3 @@ func (p *process) dial(ctx context.Context, network, addr string) (net.Conn, err
 	}
 	return c, err
 }
-
-// lifeline is the bucket as a process sees it: out of reach when it is dead or cut off.
-type lifeline struct {
-	objstore.Bucket
-	p *process
-}
-
-func (l lifeline) reach(ctx context.Context) error {
-	for !l.p.dead.Load() {
-		if !l.p.n.c.net.IsCut(l.p.n.ip, bucketIP) {
-			return nil
-		}
-		if !pause(ctx, electionLook) {
-			return ctx.Err()
-		}
-	}
-	return errProcessEnded
-}
-
-func (l lifeline) Get(ctx context.Context, key string, off, length int64) ([]byte, error) {
-	if err := l.reach(ctx); err != nil {
-		return nil, err
-	}
-	return l.Bucket.Get(ctx, key, off, length)
-}
-
-func (l lifeline) Head(ctx context.Context, key string) (objstore.Info, error) {
-	if err := l.reach(ctx); err != nil {
-		return objstore.Info{}, err
-	}
-	return l.Bucket.Head(ctx, key)
-}
-
-func (l lifeline) Put(ctx context.Context, key string, body objstore.Body) (objstore.Info, error) {
-	if err := l.reach(ctx); err != nil {
-		return objstore.Info{}, err
-	}
-	return l.Bucket.Put(ctx, key, body)
-}
-
-func (l lifeline) List(ctx context.Context, prefix, startAfter string) iter.Seq2[objstore.Info, error] {
-	if err := l.reach(ctx); err != nil {
-		return func(yield func(objstore.Info, error) bool) { yield(objstore.Info{}, err) }
-	}
-	return l.Bucket.List(ctx, prefix, startAfter)
-}
-
-func (l lifeline) Delete(ctx context.Context, keys ...string) error {
-	if err := l.reach(ctx); err != nil {
-		return err
-	}
-	return l.Bucket.Delete(ctx, keys...)
-}
-
-func (l lifeline) Close() error { return nil }

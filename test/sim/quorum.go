@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -78,7 +80,7 @@ func (q *quorum) sit(ip string) *seat {
 
 // linkedLocked tells whether two members can talk: each hears the other.
 func (q *quorum) linkedLocked(a, b string) bool {
-	if a == b || q.mu.cut[a] || q.mu.cut[b] {
+	if a == b || q.mu.cut[a] || q.mu.cut[b] || q.net.IsStopped(a) || q.net.IsStopped(b) {
 		return a == b
 	}
 	return q.mu.wired[a] || q.mu.wired[b] || !q.net.IsCut(a, b) && !q.net.IsCut(b, a)
@@ -194,6 +196,7 @@ func (q *quorum) demote(s *seat) {
 type seat struct {
 	q       *quorum
 	ip      string
+	p       *process
 	ended   chan struct{} // the process has ended: nothing that it still does counts
 	once    sync.Once
 	mu      sync.Mutex
@@ -246,19 +249,31 @@ func (s *seat) Stopped() <-chan struct{} { return nil }
 func (s *seat) Close() error { return nil }
 
 // ask performs an operation as over the network: it takes a while, waits where the quorum is out of reach, and may have no
-// answer although it was performed.
-func (s *seat) ask(ctx context.Context, do func() error) error {
+// answer although it was performed. Where later is not nil, it may also be performed after it was given up: what one leader of
+// etcd did not bring about, the next one may.
+func (s *seat) ask(ctx context.Context, do func() error, later func()) error {
+	if err := s.p.gate.pass(ctx); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, kvTry, errNoAnswer)
 	defer cancel()
 	s.q.mu.Lock()
 	there := time.Duration(100+s.q.mu.rng.IntN(1500))*time.Microsecond + s.q.mu.slow
 	back := time.Duration(100+s.q.mu.rng.IntN(1500))*time.Microsecond + s.q.mu.slow
-	lost, happened := s.q.mu.rng.Float64() < s.q.mu.trouble, s.q.mu.rng.IntN(2) == 0
+	lost, happens := s.q.mu.rng.Float64() < s.q.mu.trouble, s.q.mu.rng.IntN(3)
+	late := kvTry + time.Duration(s.q.mu.rng.IntN(5000))*time.Millisecond
 	s.q.mu.Unlock()
 	if err := s.pass(ctx, there); err != nil {
 		return err
 	}
-	if lost && !happened {
+	if lost && happens > 0 {
+		if happens == 1 && later != nil {
+			s.q.group.Go(func(ctx context.Context) {
+				if pause(ctx, late) {
+					later()
+				}
+			})
+		}
 		return s.silence(ctx)
 	}
 	if err := do(); err != nil {
@@ -267,7 +282,10 @@ func (s *seat) ask(ctx context.Context, do func() error) error {
 	if lost {
 		return s.silence(ctx)
 	}
-	return s.pass(ctx, back)
+	if err := s.pass(ctx, back); err != nil {
+		return err
+	}
+	return s.p.gate.pass(ctx)
 }
 
 // pass waits for a time and then until the quorum is in reach.
@@ -301,18 +319,23 @@ func (s *seat) silence(ctx context.Context) error {
 
 // Get implements metadata.KV.
 func (s *seat) Get(ctx context.Context, key string) (kv metadata.KeyValue, ok bool, err error) {
-	err = s.ask(ctx, func() (err error) { kv, ok, err = s.q.kv.Get(ctx, key); return err })
+	err = s.ask(ctx, func() (err error) { kv, ok, err = s.q.kv.Get(ctx, key); return err }, nil)
 	return kv, ok, err
 }
 
 // List implements metadata.KV.
 func (s *seat) List(ctx context.Context, prefix string) (kvs []metadata.KeyValue, rev int64, err error) {
-	err = s.ask(ctx, func() (err error) { kvs, rev, err = s.q.kv.List(ctx, prefix); return err })
+	err = s.ask(ctx, func() (err error) { kvs, rev, err = s.q.kv.List(ctx, prefix); return err }, nil)
 	return kvs, rev, err
 }
 
 // Txn implements metadata.KV.
 func (s *seat) Txn(ctx context.Context, cmps []metadata.Cmp, ops []metadata.Op) (res metadata.TxnResult, err error) {
+	swap := slices.ContainsFunc(ops, func(o metadata.Op) bool { return strings.HasPrefix(o.Key, rootPrefix) })
+	if swap {
+		s.p.at(beforeSwap)
+		defer func() { s.p.at(afterSwap) }()
+	}
 	err = s.ask(ctx, func() (err error) {
 		select {
 		case <-s.ended:
@@ -321,7 +344,7 @@ func (s *seat) Txn(ctx context.Context, cmps []metadata.Cmp, ops []metadata.Op) 
 		}
 		res, err = s.q.kv.Txn(ctx, cmps, ops)
 		return err
-	})
+	}, func() { _, _ = s.q.kv.Txn(context.Background(), cmps, ops) }) // nobody hears what came of it
 	if err != nil {
 		return metadata.TxnResult{}, err
 	}
@@ -383,6 +406,9 @@ func (s *seat) passEvents(ctx context.Context) error {
 			return errProcessEnded
 		default:
 		}
+	}
+	if err := s.p.gate.pass(ctx); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, kvSilence, errors.New("the member is silent"))
 	defer cancel()

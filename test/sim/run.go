@@ -26,8 +26,8 @@ func planOf(seed uint64) plan {
 	}
 	return plan{
 		brokers: 3 + 2*rng.IntN(2), partitions: 1 + rng.IntN(4), syncEvery: []time.Duration{0, between(1, 5), between(5, 40)}[rng.IntN(3)],
-		latency: time.Duration(rng.IntN(2000)) * time.Microsecond, faults: between(30_000, 90_000), tierAfter: between(500, 5_000),
-		producers: 1 + rng.IntN(3),
+		latency: time.Duration(rng.IntN(2000)) * time.Microsecond, faults: between(30_000, 90_000), tierAfter: between(300, []int{1_000, 5_000}[rng.IntN(2)]),
+		producers: 1 + rng.IntN(4), appendTime: rng.IntN(4) == 0,
 	}
 }
 
@@ -68,16 +68,17 @@ func Run(seed uint64, dir string, log *slog.Logger) (*Report, error) {
 	var final *reader
 	if c.ledger.count() > 0 {
 		final = c.checkServed(ctx, along)
+		c.checkTimes(ctx, final)
 		c.checkRegisters(ctx)
 		pause(ctx, settleTime)
 	}
-	assigned, err := c.assigned()
+	partitions, err := c.partitions()
 	if err != nil {
 		c.fail(err)
 	}
 	c.stop(ctx)
 	if final != nil {
-		c.checkDisks(assigned)
+		c.checkDisks(partitions)
 		c.checkBucket(ctx, final)
 	}
 	c.quorum.stop()
@@ -94,9 +95,13 @@ func (c *cluster) createTopic(ctx context.Context) error {
 	}
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
+	kind := "CreateTime"
+	if c.plan.appendTime {
+		kind = "LogAppendTime"
+	}
 	for range 60 {
 		trying, cancel := context.WithTimeout(ctx, 5*time.Second)
-		_, err = adm.CreateTopic(trying, int32(c.plan.partitions), 3, nil, topic)
+		_, err = adm.CreateTopic(trying, int32(c.plan.partitions), 3, map[string]*string{"message.timestamp.type": &kind}, topic)
 		cancel()
 		if err == nil && await(ctx, time.Minute, c.inSync) {
 			return nil
@@ -131,6 +136,7 @@ func (c *cluster) play(ctx context.Context, along *reader) {
 			c.keepRegister(reading, fmt.Sprintf("register-%d", n), rand.New(rand.NewPCG(c.seed, 200+n)))
 		})
 	}
+	readers.Go(func(context.Context) { c.auditEnds(reading, rand.New(rand.NewPCG(c.seed, 300))) })
 	a := &adversary{c: c, seed: c.seed}
 	a.run(harm)
 	<-harm.Done()
@@ -156,7 +162,11 @@ func (c *cluster) heal() {
 		}
 		if p := n.current(); p != nil {
 			p.fuse.Store(0)
+			p.trap.Store(nil)
+			p.goOn()
 		}
+		n.wallSec.Store(0)
+		n.putsMs.Store(0)
 		c.quorum.isolate(n.ip, false)
 		c.quorum.wire(n.ip, false)
 		c.quorum.deafen(n.ip, false)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -119,8 +120,9 @@ func (c *cluster) produce(ctx, deadline context.Context, id uint32, seed uint64)
 
 // seen is what a reader found in one partition, by offset.
 type seen struct {
-	vals []value
-	next map[uint32]uint32 // each producer's next sequence
+	vals  []value
+	times []int64           // timestamps, in milliseconds
+	next  map[uint32]uint32 // each producer's next sequence
 }
 
 // reader reads every partition from offset 0.
@@ -153,13 +155,25 @@ func (r *reader) take(rec *kgo.Record) {
 			r.name, rec.Partition, rec.Offset, v.producer, v.seq, want)
 	}
 	p.next[v.producer] = v.seq + 1
-	p.vals = append(p.vals, v)
+	p.vals, p.times = append(p.vals, v), append(p.times, rec.Timestamp.UnixMilli())
 }
 
 func (r *reader) client() (*kgo.Client, error) {
 	return kgo.NewClient(r.c.client(
 		kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(200*time.Millisecond),
+		kgo.WithLogger(clientLog{r.c.log.With(slog.String("client", r.name))}),
 	)...)
+}
+
+// clientLog is where a client tells what it makes of what it is answered.
+type clientLog struct{ log *slog.Logger }
+
+// Level implements kgo.Logger.
+func (clientLog) Level() kgo.LogLevel { return kgo.LogLevelInfo }
+
+// Log implements kgo.Logger.
+func (l clientLog) Log(_ kgo.LogLevel, msg string, keyvals ...any) {
+	l.log.Info("client", slog.String("what", msg), slog.String("of", fmt.Sprint(keyvals...)))
 }
 
 // follow reads along until ctx ends.
@@ -180,7 +194,8 @@ func (r *reader) poll(ctx context.Context, cl *kgo.Client) {
 	fs.EachError(func(_ string, p int32, err error) {
 		var lost *kgo.ErrDataLoss
 		if errors.As(err, &lost) {
-			r.c.failf("%s: partition %d: the client reports data loss: %w", r.name, p, err)
+			at, _ := r.c.ofTopic(p)
+			r.c.failf("%s: partition %d (now %+v): the client reports data loss: %w", r.name, p, at, err)
 		}
 	})
 	fs.EachRecord(r.take)
