@@ -47,6 +47,7 @@ func (s *stream) signalLocked() {
 
 // send puts a chunk on its way.
 func (s *stream) send(data []byte, err error) {
+	s.net.sending(s.link)
 	d := s.net.way(s.link)
 	s.mu.Lock()
 	defer s.mu.Unlock()

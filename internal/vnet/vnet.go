@@ -47,6 +47,7 @@ type link struct{ from, to string }
 type state struct {
 	cut   bool
 	delay time.Duration // added to the latency
+	last  int           // it is cut at the write after so many more; 0: it is not
 }
 
 // New returns a network where every host reaches every other.
@@ -73,7 +74,7 @@ func (n *Net) Host(ip string) *Host { return &Host{n, ip} }
 
 // Cut stops, or heals, what goes from one host to another; the other direction is not concerned.
 func (n *Net) Cut(from, to string, cut bool) {
-	n.change(link{from, to}, func(s *state) { s.cut = cut })
+	n.change(link{from, to}, func(s *state) { s.cut, s.last = cut, 0 })
 }
 
 // Stop makes a host stand still, or go on: nothing reaches it or leaves it meanwhile, whatever is cut or healed.
@@ -87,6 +88,26 @@ func (n *Net) Stop(ip string, stopped bool) {
 // Slow adds a delay to what goes from one host to another, from now on; 0 takes it away.
 func (n *Net) Slow(from, to string, delay time.Duration) {
 	n.change(link{from, to}, func(s *state) { s.delay = delay })
+}
+
+// CutAfter lets so many more writes pass from one host to another, and stops what comes then.
+func (n *Net) CutAfter(from, to string, writes int) {
+	n.change(link{from, to}, func(s *state) { s.last = writes + 1 })
+}
+
+// sending counts a write.
+func (n *Net) sending(l link) {
+	n.mu.Lock()
+	last := n.mu.links[l].last
+	n.mu.Unlock()
+	if last > 0 {
+		n.change(l, func(s *state) {
+			if s.last > 0 {
+				s.last--
+				s.cut = s.cut || s.last == 0
+			}
+		})
+	}
 }
 
 func (n *Net) change(l link, fn func(*state)) {

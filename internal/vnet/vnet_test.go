@@ -137,3 +137,58 @@ func TestAWriterWaitsForTheReader(t *testing.T) {
 		_ = far.Close()
 	})
 }
+
+// TestStandStill: nothing reaches a host that stands still, and what was sent meanwhile arrives when it goes on; a link that dies after
+// some writes passes those.
+func TestStandStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(Options{Latency: time.Millisecond})
+		l, err := n.Host("b").Listen("tcp", "b:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		near, err := n.Host("a").Dial(t.Context(), "tcp", "b:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		far, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer near.Close()
+		defer far.Close()
+		buf := make([]byte, 10)
+		read := func(want string) {
+			t.Helper()
+			_ = far.SetReadDeadline(time.Now().Add(time.Second))
+			m, err := far.Read(buf)
+			if got := string(buf[:m]); got != want || (err != nil) != (want == "") {
+				t.Errorf("read %q, %v; want %q", got, err, want)
+			}
+		}
+		send := func(s string) {
+			t.Helper()
+			if _, err := near.Write([]byte(s)); err != nil {
+				t.Error(err)
+			}
+		}
+		n.Stop("b", true)
+		if send("x"); !n.IsCut("a", "b") || !n.IsStopped("b") {
+			t.Error("a host that stands still is reached")
+		}
+		read("")
+		n.Cut("a", "b", false) // of a fault that ends meanwhile
+		read("")
+		n.Stop("b", false)
+		read("x")
+		n.CutAfter("a", "b", 2)
+		send("1")
+		read("1")
+		send("2")
+		read("2")
+		send("3")
+		read("")
+		n.Cut("a", "b", false)
+		read("3")
+	})
+}

@@ -54,61 +54,81 @@ func (a *adversary) wrongClock(ctx context.Context) {
 	}
 }
 
-// twoLeaders ends a leader, and then its successor, before the third replica has caught up with either: the links are so slow that
-// what the replicas have, and what they know to be committed, differs (KIP-101).
+// twoLeaders ends a leader, and then its successor, before the third replica has caught up with either (KIP-101). The successor has
+// less of the log than the third one, which has heard less of what is committed; and the third one hears from the successor a
+// few answers, and then none.
 func (a *adversary) twoLeaders(ctx context.Context) {
 	index := int32(a.rng.IntN(a.c.plan.partitions))
+	behind, until := a.between(300*time.Millisecond, 800*time.Millisecond), 0.3+0.7*a.rng.Float64()
+	settled, answers, alone := a.between(time.Second, 2*time.Second), 1+a.rng.IntN(4), a.between(200*time.Millisecond, 2*time.Second)
+	share, back, down := a.share(), a.between(6*time.Second, 15*time.Second), a.between(3*time.Second, 8*time.Second)
+	if len(a.c.nodes) == 3 { // the last one needs somebody to elect it
+		back = a.between(50*time.Millisecond, time.Second)
+	}
+	rng := rand.New(rand.NewPCG(a.seed, a.rng.Uint64()))
 	p, ok := a.c.ofTopic(index)
 	if !ok || len(p.ISR) < 3 {
 		return
 	}
 	first := a.c.nodes[p.Leader-1]
-	a.slowLinks(ctx, first, 20*time.Millisecond, 300*time.Millisecond)
-	next := slices.DeleteFunc(slices.Clone(p.Replicas), func(id int32) bool { return id == p.Leader })
-	if a.rng.IntN(4) > 0 { // the one that will lead has less than the other
-		a.c.net.Slow(first.ip, a.c.nodes[next[0]-1].ip, a.between(300*time.Millisecond, 700*time.Millisecond))
-	}
-	if !pause(ctx, a.between(time.Second, 3*time.Second)) {
+	next := slices.DeleteFunc(slices.Clone(p.Replicas), func(id int32) bool { return id == p.Leader })[0]
+	a.slowLink(ctx, first, a.c.nodes[next-1], behind)
+	if !pause(ctx, settled) {
 		return
 	}
-	share, back, down := a.share(), a.between(6*time.Second, 15*time.Second), a.between(3*time.Second, 8*time.Second)
-	if len(a.c.nodes) == 3 { // the last one needs somebody to elect it
-		back = a.between(50*time.Millisecond, time.Second)
-	}
-	d, wait := a.between(150*time.Millisecond, 500*time.Millisecond), 1+4*a.rng.Float64()
 	for _, n := range a.c.nodes {
+		if n != first && n.id != next {
+			a.cutOne(ctx, first.ip, n.ip, behind)
+		}
 		if n != first {
-			a.slowLinks(ctx, n, d, d+time.Millisecond)
+			for _, o := range a.c.nodes {
+				a.slowLink(ctx, n, o, 60*time.Millisecond)
+			}
 		}
 	}
-	rng := rand.New(rand.NewPCG(a.seed, a.rng.Uint64()))
+	pause(ctx, time.Duration(until*float64(behind)))
 	first.down(back)
 	if !first.kill(first.current(), share, rng) {
 		return
 	}
-	for range 100 {
-		p, ok := a.c.ofTopic(index)
+	for range 250 {
+		p, ok = a.c.ofTopic(index)
 		if ok && p.Leader > 0 && p.Leader != first.id {
-			pause(ctx, time.Duration(wait*float64(d)))
-			second := a.c.nodes[p.Leader-1]
-			second.down(down)
-			if second.kill(second.current(), share, rng) {
-				a.c.count("second leaders", 1)
-			}
+			a.second(ctx, a.c.nodes[p.Leader-1], answers, alone, func(n *node) bool {
+				n.down(down)
+				return n.kill(n.current(), share, rng)
+			})
 			return
 		}
-		if !pause(ctx, 50*time.Millisecond) {
+		if !pause(ctx, 20*time.Millisecond) {
 			return
 		}
 	}
 }
 
-// slowLinks delays what goes from a broker to each other one, by times of its own.
-func (a *adversary) slowLinks(ctx context.Context, from *node, least, most time.Duration) {
-	for _, n := range a.c.nodes {
-		if n != from {
-			a.c.net.Slow(from.ip, n.ip, a.between(least, most))
-			a.later(ctx, 10*time.Second, func() { a.c.net.Slow(from.ip, n.ip, 0) })
+// second lets a new leader give a few answers to each other broker, and ends it.
+func (a *adversary) second(ctx context.Context, n *node, answers int, after time.Duration, end func(*node) bool) {
+	a.c.split(after)
+	for _, o := range a.c.nodes {
+		if o != n {
+			a.c.net.CutAfter(n.ip, o.ip, answers)
 		}
+	}
+	pause(ctx, after)
+	if end(n) {
+		a.c.count("second leaders", 1)
+	}
+	for _, o := range a.c.nodes {
+		if o != n {
+			a.c.net.Cut(n.ip, o.ip, false)
+		}
+	}
+}
+
+// slowLink delays what goes from one broker to another.
+func (a *adversary) slowLink(ctx context.Context, from, to *node, by time.Duration) {
+	if from != to {
+		a.c.net.Slow(from.ip, to.ip, by)
+		a.later(ctx, 10*time.Second, func() { a.c.net.Slow(from.ip, to.ip, 0) })
 	}
 }
