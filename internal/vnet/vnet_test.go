@@ -141,22 +141,8 @@ func TestAWriterWaitsForTheReader(t *testing.T) {
 // TestStandStill: nothing reaches a host that stands still, and what was sent meanwhile arrives when it goes on; a link that dies after
 // some writes passes those.
 func TestStandStill(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := New(Options{Latency: time.Millisecond})
-		l, err := n.Host("b").Listen("tcp", "b:1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		near, err := n.Host("a").Dial(t.Context(), "tcp", "b:1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		far, err := l.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer near.Close()
-		defer far.Close()
+	bubble(t, func(t *testing.T, n *Net) {
+		near, far := connect(t, n)
 		buf := make([]byte, 10)
 		read := func(want string) {
 			t.Helper()
@@ -172,23 +158,23 @@ func TestStandStill(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		n.Stop("b", true)
-		if send("x"); !n.IsCut("a", "b") || !n.IsStopped("b") {
+		n.Stop(there, true)
+		if send("x"); !n.IsCut(here, there) || !n.IsStopped(there) {
 			t.Error("a host that stands still is reached")
 		}
 		read("")
-		n.Cut("a", "b", false) // of a fault that ends meanwhile
+		n.Cut(here, there, false) // of a fault that ends meanwhile
 		read("")
-		n.Stop("b", false)
+		n.Stop(there, false)
 		read("x")
-		n.CutAfter("a", "b", 2)
+		n.CutAfter(here, there, 2)
 		send("1")
 		read("1")
 		send("2")
 		read("2")
 		send("3")
 		read("")
-		n.Cut("a", "b", false)
+		n.Cut(here, there, false)
 		read("3")
 	})
 }

@@ -6,5 +6,8 @@
 //	go test ./test/sim -seeds 200            many, and the simulated hours that they were
 //	go test ./test/sim -for 30m -from 1000   as many as fit
 //
+// Faults are in faults.go, those that meet leaders at moments that matter in leaders.go; a process that stands still and a wall clock that is
+// wrong in clock.go; what is held against what while it runs in audit.go.
+//
 // A run is a minute or two of faults, then everything is healed, and what must hold is checked: see check.go.
 package sim
