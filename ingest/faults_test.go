@@ -476,6 +476,20 @@ func TestClockStepsBack(t *testing.T) {
 	}
 }
 
+// TestOpenRangeOutlivesAClockStep sets the clock back by hours behind an append: varve.tiering.max.lag.ms holds all the same, from there.
+func TestOpenRangeOutlivesAClockStep(t *testing.T) {
+	c := &steppingClock{}
+	e := newEnv(t)
+	e.opts = quick
+	e.opts.Clock = c
+	e.close()
+	e.open()
+	tp := e.topic("t", map[string]string{"varve.tiering.max.lag.ms": "500"})
+	e.mustPut(tp, plain(t, 200))
+	c.back.Store(int64(6 * time.Hour))
+	e.until("the range is sealed", func() bool { return len(e.Sealed(math.MaxInt64)) > 0 })
+}
+
 // TestRetentionWaitsForTheColdPart stops the copying of a topic whose older part is tiered: an expired hot range must not move the
 // log start offset past tiered ranges that are not expired. With remote.log.delete.on.disable they go (KIP-950).
 func TestRetentionWaitsForTheColdPart(t *testing.T) {

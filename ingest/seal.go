@@ -56,6 +56,7 @@ func (p *Partition) dueLocked(nowMs int64) bool {
 	if a.bytes == 0 {
 		return false
 	}
+	a.openedAtMs = min(a.openedAtMs, nowMs) // the clock was set back: the range does not wait until it is there again
 	age := nowMs - a.openedAtMs
 	if tiered(cfg) && (age >= cfg.TieringMaxLagMs || cfg.TieringMaxLagBytes > 0 && a.bytes >= cfg.TieringMaxLagBytes) {
 		return true
