@@ -1,6 +1,7 @@
 package ingest_test
 
 import (
+	"errors"
 	"context"
 	"fmt"
 	"math"
@@ -138,6 +139,12 @@ func TestCrashKeepsWhatWasAcknowledged(t *testing.T) {
 	s := p.Status()
 	if _, end := p.EpochEnd(s.LeaderEpoch - 1); end != s.LogEnd {
 		t.Fatalf("epoch %d ended at %d, want %d", s.LeaderEpoch-1, end, s.LogEnd)
+	}
+	if _, _, err := e.EpochEnd(tp, s.LeaderEpoch, s.LeaderEpoch+1); !errors.Is(err, kerr.UnknownLeaderEpoch) {
+		t.Fatalf("an epoch after this leader's: %v", err)
+	}
+	if _, end, err := e.EpochEnd(tp, s.LeaderEpoch, s.LeaderEpoch); err != nil || end != s.LogEnd {
+		t.Fatalf("this leader's epoch ends at %d, %v", end, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -287,13 +288,18 @@ func (p *Partition) EpochAt(off base.Offset) base.LeaderEpoch {
 	return base.NoLeaderEpoch
 }
 
-// EpochEnd answers OffsetForLeaderEpoch by name; currentEpoch is checked where >= 0.
+// EpochEnd answers OffsetForLeaderEpoch by name; currentEpoch is checked where >= 0. An epoch that is later than this broker's is no
+// unknown one, as it is to Kafka: whoever read its records knows that this broker leads no more, or not yet, and an answer without an
+// offset makes clients reset (KIP-320). It is kerr.UnknownLeaderEpoch, which they try again.
 func (g *Ingest) EpochEnd(tp base.TopicPartition, currentEpoch, epoch base.LeaderEpoch) (base.LeaderEpoch, base.Offset, error) {
 	p, err := g.Partition(tp)
 	if err != nil {
 		return base.NoLeaderEpoch, base.NoOffset, err
 	}
 	if err := p.CheckEpoch(currentEpoch); err != nil {
+		return base.NoLeaderEpoch, base.NoOffset, err
+	}
+	if err := p.CheckEpoch(epoch); errors.Is(err, kerr.UnknownLeaderEpoch) {
 		return base.NoLeaderEpoch, base.NoOffset, err
 	}
 	e, end := p.EpochEnd(epoch)
