@@ -56,7 +56,7 @@ func (c *cluster) ofTopic(index int32) (partition, bool) {
 
 // auditEnds holds, until ctx ends, the log ends that clients are told against what was tiered before they asked: nothing is tiered
 // that is not below the high watermark (I3), and no leader shows an earlier one than a leader before it had (KIP-207). Leaders of an
-// epoch before the root's may not know yet that they are none.
+// epoch before the root's may not know yet that they are none. A root itself never goes back: who was replaced commits nothing (I4).
 func (c *cluster) auditEnds(ctx context.Context, rng *rand.Rand) {
 	cl, err := kgo.NewClient(c.client()...)
 	if err != nil {
@@ -65,6 +65,7 @@ func (c *cluster) auditEnds(ctx context.Context, rng *rand.Rand) {
 	}
 	defer cl.Close()
 	adm := kadm.NewClient(cl)
+	before := map[int32]metadata.Root{}
 	for pause(ctx, time.Duration(50+rng.IntN(200))*time.Millisecond) {
 		roots := map[int32]metadata.Root{}
 		for index := range int32(c.plan.partitions) {
@@ -74,7 +75,11 @@ func (c *cluster) auditEnds(ctx context.Context, rng *rand.Rand) {
 					if err := json.Unmarshal(kv.Value, &root); err != nil {
 						c.failf("%s: %w", kv.Key, err)
 					}
-					roots[index] = root
+					if b := before[index]; root.Epoch < b.Epoch || root.TieredEnd < b.TieredEnd {
+						c.failf("partition %d: the root goes back from [%d, %d) of epoch %d to [%d, %d) of epoch %d (I4)",
+							index, b.Start, b.TieredEnd, b.Epoch, root.Start, root.TieredEnd, root.Epoch)
+					}
+					roots[index], before[index] = root, root
 				}
 			}
 		}
