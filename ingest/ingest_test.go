@@ -1,8 +1,8 @@
 package ingest_test
 
 import (
-	"errors"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync"
