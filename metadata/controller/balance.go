@@ -37,21 +37,7 @@ func slack(load int) int { return max(8, load/10) }
 // replicas are even, changes of the preferred leader alone. brokers are all that may hold replicas; what they carry is
 // counted here. Without spread only the first two. No move puts the replicas of a partition on fewer racks.
 func PlanMoves(states []State, factors []int, brokers []Broker, c Cluster, limit int, spread bool) []Move {
-	p := planner{states: states, c: c, racks: map[base.BrokerID]string{}, left: limit, moved: make([]bool, len(states))}
-	for _, b := range brokers {
-		p.racks[b.ID] = b.Rack
-		if c[b.ID] == Live {
-			p.carried = append(p.carried, Broker{ID: b.ID, Rack: b.Rack})
-		}
-	}
-	p.targets = make([][]base.BrokerID, len(states))
-	for i := range states {
-		p.targets[i] = states[i].Target()
-		p.count(p.targets[i], 1)
-		if states[i].Reassigning() && states[i].Leader != NoLeader {
-			p.left--
-		}
-	}
+	p := newPlanner(states, brokers, c, limit)
 	p.grow(factors)
 	p.drain()
 	if spread {
@@ -71,6 +57,25 @@ type planner struct {
 	moves   []Move
 	moved   []bool // by index
 	left    int    // moves that may still be made
+}
+
+func newPlanner(states []State, brokers []Broker, c Cluster, limit int) *planner {
+	p := &planner{states: states, c: c, racks: map[base.BrokerID]string{}, left: limit, moved: make([]bool, len(states))}
+	for _, b := range brokers {
+		p.racks[b.ID] = b.Rack
+		if c[b.ID] == Live {
+			p.carried = append(p.carried, Broker{ID: b.ID, Rack: b.Rack})
+		}
+	}
+	p.targets = make([][]base.BrokerID, len(states))
+	for i := range states {
+		p.targets[i] = states[i].Target()
+		p.count(p.targets[i], 1)
+		if states[i].Reassigning() && states[i].Leader != NoLeader {
+			p.left--
+		}
+	}
+	return p
 }
 
 func (p *planner) broker(id base.BrokerID) *Broker {

@@ -5,7 +5,8 @@
 //	isr.go       what a leader may propose for its ISR
 //	reassign.go  moving a partition to other replicas (KIP-455)
 //	place.go     where the replicas of new partitions go
-//	balance.go   which leaders and replicas move in one round
+//	balance.go   which leaders and replicas move in one round, by their number
+//	hot.go       which replicas move for their hot bytes, and how many bytes at a time
 //	liveness.go  who is to be fenced and unfenced, from heartbeats and probes
 //
 // What is decided holds only as long as what it was decided from: the caller writes each new State by compare-and-swap on
