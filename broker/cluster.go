@@ -52,7 +52,7 @@ func (b *Broker) startController(context.Context) error {
 		}
 	})
 	b.controller = run.New(run.Options{
-		Store: b.meta, Leadership: leading, Probe: b.probe, SessionTimeout: b.brokerSetting("broker.session.timeout.ms"),
+		Store: b.meta, Leadership: leading, Probe: b.probe, HotBytes: b.hotBytes, SessionTimeout: b.brokerSetting("broker.session.timeout.ms"),
 		Clock: b.seams.Clock, Logger: b.log,
 	})
 	return nil

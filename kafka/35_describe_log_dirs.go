@@ -2,10 +2,15 @@ package kafka
 
 import (
 	"context"
+	"fmt"
 	"math"
+	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sys/unix"
+
+	"github.com/varvelog/varve/internal/base"
 )
 
 // DescribeLogDirs (35), versions 1-5.
@@ -63,4 +68,38 @@ func diskSpace(path string) (total, usable int64) {
 		return int64(min(blocks*uint64(st.Bsize), math.MaxInt64))
 	}
 	return size(st.Blocks), size(st.Bavail)
+}
+
+// HotBytes asks a broker what its replicas have on its disk, in bytes, until a deadline. After an error that is no *kerr.Error the peer
+// is to be closed.
+func (p *Peer) HotBytes(deadline time.Time) (map[base.TopicPartition]int64, error) {
+	req := kmsg.NewPtrDescribeLogDirsRequest()
+	req.Version, req.Topics = 4, nil // all of them
+	if err := p.conn.SetDeadline(deadline); err != nil {
+		return nil, fmt.Errorf("ask for hot bytes: %w", err)
+	}
+	body, err := p.roundTrip(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask for hot bytes: %w", err)
+	}
+	resp := kmsg.NewPtrDescribeLogDirsResponse()
+	resp.Version = req.Version
+	if err := resp.ReadFrom(body); err != nil {
+		return nil, fmt.Errorf("decode the hot bytes: %w", err)
+	}
+	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+		return nil, err
+	}
+	out := map[base.TopicPartition]int64{}
+	for _, dir := range resp.Dirs {
+		if err := kerr.ErrorForCode(dir.ErrorCode); err != nil {
+			return nil, err
+		}
+		for _, t := range dir.Topics {
+			for _, partition := range t.Partitions {
+				out[base.TopicPartition{Topic: t.Topic, Partition: partition.Partition}] += partition.Size
+			}
+		}
+	}
+	return out, nil
 }

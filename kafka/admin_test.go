@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -528,6 +529,11 @@ func TestDescribeLogDirs(t *testing.T) {
 	}
 	if got := all.Dirs[0].Topics[0].Partitions[1].Size; got != 100 {
 		t.Errorf("size %d, want 100", got)
+	}
+	peer := NewPeer(e.dial().nc, "balance") // as the controller asks
+	sizes, err := peer.HotBytes(time.Now().Add(20 * time.Second))
+	if err != nil || fmt.Sprint(sizes) != "map[a-0:0 a-1:100 b-0:0]" {
+		t.Errorf("hot bytes %v %v", sizes, err)
 	}
 	r.Topics = []kmsg.DescribeLogDirsRequestTopic{{Topic: "a", Partitions: []int32{1, 7}}, {Topic: "none", Partitions: []int32{0}}}
 	some := p.must(r).(*kmsg.DescribeLogDirsResponse)

@@ -13,8 +13,8 @@ import (
 	"github.com/varvelog/varve/internal/base"
 )
 
-// peerResponseBytes bounds what another broker may answer.
-const peerResponseBytes = 1 << 20
+// peerResponseBytes bounds what another broker may answer: the sizes of half a million replicas, some twenty bytes each.
+const peerResponseBytes = 16 << 20
 
 // Peer is this broker's side of a connection to another one. It belongs to one goroutine.
 type Peer struct {

@@ -101,17 +101,22 @@ type BrokerConfig struct {
 	QuotaWindowSeconds                         int32 `config:"replication.quota.window.size.seconds"`
 
 	// Ours.
-	HotBytes            int64 `config:"varve.hot.bytes"`
-	BalanceReplicas     bool  `config:"varve.balance.replicas.enable"`
-	DiskReserveBytes    int64 `config:"varve.disk.reserve.bytes"`
-	TailBytes           int64 `config:"varve.tail.bytes"` // -1: a share of --memory
-	TieringSegmentBytes int64 `config:"varve.tiering.segment.bytes"`
-	TieringUploads      int   `config:"varve.tiering.uploads"`
-	CacheMemoryBytes    int64 `config:"varve.cache.memory.bytes"` // -1: a share of --memory
-	CacheDiskBytes      int64 `config:"varve.cache.disk.bytes"`   // -1: 1 GiB, none where the object store is a directory
-	FetchColdReads      int   `config:"varve.fetch.cold.reads"`
-	ScrubIntervalMs     int64 `config:"varve.scrub.interval.ms"`
-	GCGraceMs           int64 `config:"varve.gc.grace.ms"`
+	HotBytes             int64   `config:"varve.hot.bytes"`
+	BalanceReplicas      bool    `config:"varve.balance.replicas.enable"`
+	BalanceHot           bool    `config:"varve.balance.hot.enable"`
+	BalanceHotIntervalMs int64   `config:"varve.balance.hot.interval.ms"`
+	BalanceHotSlackRatio float64 `config:"varve.balance.hot.slack.ratio"`
+	BalanceHotSlackBytes int64   `config:"varve.balance.hot.slack.bytes"`
+	BalanceHotRate       int64   `config:"varve.balance.hot.bytes.per.second"`
+	DiskReserveBytes     int64   `config:"varve.disk.reserve.bytes"`
+	TailBytes            int64   `config:"varve.tail.bytes"` // -1: a share of --memory
+	TieringSegmentBytes  int64   `config:"varve.tiering.segment.bytes"`
+	TieringUploads       int     `config:"varve.tiering.uploads"`
+	CacheMemoryBytes     int64   `config:"varve.cache.memory.bytes"` // -1: a share of --memory
+	CacheDiskBytes       int64   `config:"varve.cache.disk.bytes"`   // -1: 1 GiB, none where the object store is a directory
+	FetchColdReads       int     `config:"varve.fetch.cold.reads"`
+	ScrubIntervalMs      int64   `config:"varve.scrub.interval.ms"`
+	GCGraceMs            int64   `config:"varve.gc.grace.ms"`
 }
 
 // Get returns the effective value of any broker setting by its name; ok is false where it is null or unknown.

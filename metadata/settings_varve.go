@@ -22,7 +22,12 @@ func varveTopicDefaults() []setting {
 func varveBrokerSettings() []setting {
 	return []setting{
 		{"varve.hot.bytes", kindLong, "-1", atLeast(-1), readOnly, "How much of what is tiered already stays in the hot store where local.retention is not set, in bytes; -1: an eighth of a memtable, so that it is never written twice.", nil},
-		{"varve.balance.replicas.enable", kindBoolean, "true", nil, dynamic, "The controller moves replicas from brokers that hold many to those that hold few; draining and the factors of internal topics do not depend on it.", nil},
+		{"varve.balance.replicas.enable", kindBoolean, "true", nil, dynamic, "The controller moves replicas from brokers that hold many to those that hold few, and by their hot bytes; draining and the factors of internal topics do not depend on it.", nil},
+		{"varve.balance.hot.enable", kindBoolean, "true", nil, dynamic, "The controller also moves replicas from the brokers with the most hot bytes to those with the fewest; not where varve.balance.replicas.enable is false.", nil},
+		{"varve.balance.hot.interval.ms", kindLong, "30000", between(1000, 3600000), dynamic, "How often the controller asks the brokers for their hot bytes, in milliseconds.", nil},
+		{"varve.balance.hot.slack.ratio", kindDouble, "0.2", between(0, 1), dynamic, "The part of the fuller broker's hot bytes that it may have more than another one. Beyond it replicas move until half of that is left.", nil},
+		{"varve.balance.hot.slack.bytes", kindLong, "1073741824", atLeast(0), dynamic, "The hot bytes that a broker may have more than another one, whatever varve.balance.hot.slack.ratio says.", nil},
+		{"varve.balance.hot.bytes.per.second", kindLong, "10485760", between(0, 1099511627776), dynamic, "How many hot bytes begin to move per second, on average and over the cluster; not more at once than in varve.balance.hot.interval.ms, but for a single partition that has more. 0: none.", nil},
 		{"varve.disk.reserve.bytes", kindLong, "-1", atLeast(-1), readOnly, "Free disk space below which produce requests are refused, in bytes; -1: twice a memtable and 1 GiB.", nil},
 		{"varve.tail.bytes", kindLong, "-1", atLeast(-1), readOnly, "Memory for the newest records, in bytes; -1: a share of --memory.", nil},
 		{"varve.tiering.segment.bytes", kindLong, "67108864", between(1048576, 1073741824), readOnly, "The largest object that one seal makes, in bytes.", nil},

@@ -57,7 +57,7 @@ func (c *Controller) resign() {
 	c.epoch, c.settled = 0, nil
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.mu.tracker = nil
+	c.mu.tracker, c.mu.look = nil, nil
 }
 
 // round does all that can be done now, and returns when something is due next.
@@ -93,6 +93,9 @@ func (c *Controller) round(ctx context.Context) (due time.Time, err error) {
 	if err := c.rebalance(ctx); err != nil {
 		return time.Time{}, err
 	}
+	if err := c.balanceHot(ctx); err != nil {
+		return time.Time{}, err
+	}
 	due = decision.Again
 	if !c.balance.IsZero() && (due.IsZero() || c.balance.Before(due)) {
 		due = c.balance
@@ -120,6 +123,7 @@ func (c *Controller) reign(ctx context.Context) error {
 	if c.opts.BalanceEvery > 0 {
 		c.balance = c.opts.Clock.Now().Add(c.opts.BalanceEvery)
 	}
+	c.hot, c.hotDue = controller.HotBalance{}, c.opts.Clock.Now().Add(hotInterval(image.Broker()))
 	c.mu.Lock()
 	c.mu.tracker = controller.NewTracker(c.opts.SessionTimeout)
 	c.mu.Unlock()
@@ -251,38 +255,47 @@ func (c *Controller) rebalance(ctx context.Context) error {
 	if image == c.balanced {
 		return nil // nothing came of it then
 	}
-	var partitions []*metadata.Partition
-	var states []controller.State
-	var factors []int
-	for _, t := range image.Topics() {
-		factor := image.InternalFactor(t.Name)
-		for n := range t.Partitions {
-			factors = append(factors, factor)
-			partitions = append(partitions, &t.Partitions[n])
-			states = append(states, t.Partitions[n].State())
-		}
-	}
+	v := viewOf(image)
 	var changes []metadata.PartitionChange
 	plan := func(i int, next controller.State, err error) {
-		if err == nil && next.PartitionEpoch != states[i].PartitionEpoch {
-			changes = append(changes, metadata.PartitionChange{Partition: *partitions[i], Next: next, Seen: image})
+		if err == nil && next.PartitionEpoch != v.states[i].PartitionEpoch {
+			changes = append(changes, metadata.PartitionChange{Partition: *v.partitions[i], Next: next, Seen: image})
 		}
 	}
-	if leaders := controller.PlanLeaders(states, cluster, c.opts.LeaderMoves); len(leaders) > 0 {
+	if leaders := controller.PlanLeaders(v.states, cluster, c.opts.LeaderMoves); len(leaders) > 0 {
 		for _, i := range leaders {
-			next, err := controller.ElectPreferred(states[i], cluster)
+			next, err := controller.ElectPreferred(v.states[i], cluster)
 			plan(i, next, err)
 		}
 		return c.apply(ctx, changes) // moves of replicas wait until leaders are where they should be
 	}
-	for _, move := range controller.PlanMoves(states, factors, candidates(image), cluster, c.opts.ReplicaMoves, image.Broker().BalanceReplicas) {
-		next, err := controller.Reassign(states[move.Index], move.Target, cluster, image.Rules(partitions[move.Index]))
+	for _, move := range controller.PlanMoves(v.states, v.factors, candidates(image), cluster, c.opts.ReplicaMoves, image.Broker().BalanceReplicas) {
+		next, err := controller.Reassign(v.states[move.Index], move.Target, cluster, image.Rules(v.partitions[move.Index]))
 		plan(move.Index, next, err)
 	}
 	if len(changes) == 0 {
 		c.balanced = image
 	}
 	return c.apply(ctx, changes)
+}
+
+// view is all partitions of an image in one order.
+type view struct {
+	partitions []*metadata.Partition
+	states     []controller.State
+	factors    []int // that internal topics should have, 0 for others
+}
+
+func viewOf(image *metadata.Image) (v view) {
+	for _, t := range image.Topics() {
+		factor := image.InternalFactor(t.Name)
+		for n := range t.Partitions {
+			v.partitions = append(v.partitions, &t.Partitions[n])
+			v.states = append(v.states, t.Partitions[n].State())
+			v.factors = append(v.factors, factor)
+		}
+	}
+	return v
 }
 
 func candidates(image *metadata.Image) []controller.Broker {

@@ -30,6 +30,9 @@ type Options struct {
 	BalanceEvery time.Duration
 	// LeaderMoves bounds how many preferred leaders are restored in a round; default 500.
 	LeaderMoves int
+	// HotBytes asks a broker for the hot bytes of its replicas, and returns within seconds; nil: replicas are balanced by their
+	// number alone. The settings of it are varve.balance.hot.*.
+	HotBytes func(ctx context.Context, b metadata.Broker) (HotSizes, error)
 	// ReplicaMoves bounds how many reassignments that the controller starts are under way; default 500.
 	ReplicaMoves int
 	// Clock defaults to the real one.
@@ -72,12 +75,16 @@ type Controller struct {
 	statuses controller.Cluster // and with which brokers
 	balance  time.Time          // when to balance next
 	balanced *metadata.Image    // that of the last look which found nothing to balance
+	hot      controller.HotBalance
+	hotDue   time.Time // when to ask for hot bytes next
 
 	mu struct {
 		sync.Mutex
 		tracker  *controller.Tracker // nil: not the controller
 		probing  map[base.BrokerID]struct{}
 		sweeping bool
+		asking   bool  // for hot bytes
+		look     *look // the answers, nil: none that have not been used
 	}
 }
 

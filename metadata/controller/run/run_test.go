@@ -46,6 +46,7 @@ type cluster struct {
 	}
 	disks map[base.BrokerID]int
 	slow  *rand.Rand // not nil: everything that goes to the KV or comes from it takes a while
+	hot   func(ctx context.Context, b metadata.Broker) (run.HotSizes, error)
 	audit *audit
 }
 
@@ -96,7 +97,7 @@ func (c *cluster) start(id base.BrokerID) *node {
 	}
 	n.controller = run.New(run.Options{
 		Store: store, Leadership: n.leadership, SessionTimeout: 3 * time.Second, BalanceEvery: time.Second,
-		Logger: slog.New(slog.DiscardHandler), Probe: c.probe,
+		Logger: slog.New(slog.DiscardHandler), Probe: c.probe, HotBytes: c.hot,
 	})
 	c.mu.Lock()
 	c.mu.up[id] = n
