@@ -36,7 +36,7 @@ func deleteRecords(t *testing.T, cl *kgo.Client, below int64, timeoutMs int32) (
 func TestDeleteRecordsAwaitsReplicas(t *testing.T) {
 	c := startCluster(t, "broker.session.timeout.ms=60000")
 	cl := connect(t, c, kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	createOn(t, cl, []int32{1, 2})
+	createOn(t, cl, untiered, []int32{1, 2})
 	produceNumbers(t, cl, "t", 0, 100)
 	if low, err := deleteRecords(t, cl, 30, 30_000); low != 30 || err != nil {
 		t.Fatalf("low watermark %d, %v", low, err)
@@ -60,7 +60,7 @@ func TestDeleteRecordsAwaitsReplicas(t *testing.T) {
 func TestReplicaStartsWithinABatch(t *testing.T) {
 	c := startCluster(t, "varve.tail.bytes=1")
 	cl := connect(t, c, kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	createOn(t, cl, []int32{1, 2})
+	createOn(t, cl, untiered, []int32{1, 2})
 	adm := kadm.NewClient(cl)
 	alter(t, map[string]string{"segment.bytes": "1048576"}, func(ctx context.Context, ops []kadm.AlterConfig) (kadm.AlterConfigsResponses, error) {
 		return adm.AlterTopicConfigs(ctx, ops, "t")

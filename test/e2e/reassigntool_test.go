@@ -47,7 +47,7 @@ func TestReassignmentTool(t *testing.T) {
 	}
 	c := startCluster(t)
 	cl := connect(t, c, kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	createOn(t, cl, []int32{1, 2})
+	createOn(t, cl, untiered, []int32{1, 2})
 	value := make([]byte, 64<<10)
 	_, _ = rand.Read(value) // never fails
 	for range movedBytes / len(value) {

@@ -44,17 +44,22 @@ func alter(t *testing.T, configs map[string]string, send func(context.Context, [
 	}
 }
 
-// createOn creates t, not tiered: a replica that is added has to copy all of it. It has one partition.
-func createOn(t *testing.T, cl *kgo.Client, replicas []int32) {
+// untiered is for topics of which a replica that is added has to copy all.
+var untiered = map[string]string{"remote.storage.enable": "false", "min.insync.replicas": "2"}
+
+// createOn creates t, with a partition for each set of replicas.
+func createOn(t *testing.T, cl *kgo.Client, configs map[string]string, replicas ...[]int32) {
 	t.Helper()
 	req := kmsg.NewPtrCreateTopicsRequest()
 	req.TimeoutMillis = 30_000
 	topic := kmsg.NewCreateTopicsRequestTopic()
 	topic.Topic, topic.NumPartitions, topic.ReplicationFactor = "t", -1, -1
-	a := kmsg.NewCreateTopicsRequestTopicReplicaAssignment()
-	a.Replicas = replicas
-	topic.ReplicaAssignment = append(topic.ReplicaAssignment, a)
-	for name, v := range map[string]string{"remote.storage.enable": "false", "min.insync.replicas": "2"} {
+	for p, ids := range replicas {
+		a := kmsg.NewCreateTopicsRequestTopicReplicaAssignment()
+		a.Partition, a.Replicas = int32(p), ids
+		topic.ReplicaAssignment = append(topic.ReplicaAssignment, a)
+	}
+	for name, v := range configs {
 		c := kmsg.NewCreateTopicsRequestTopicConfig()
 		c.Name, c.Value = name, &v
 		topic.Configs = append(topic.Configs, c)
@@ -120,7 +125,7 @@ func moveThrottled(t *testing.T, cl *kgo.Client, side, replicas string, to []int
 func TestThrottledReassignment(t *testing.T) {
 	c := startCluster(t)
 	cl := connect(t, c, kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	createOn(t, cl, []int32{1, 2})
+	createOn(t, cl, untiered, []int32{1, 2})
 	value := make([]byte, 64<<10)
 	_, _ = rand.Read(value) // never fails
 	for range movedBytes / len(value) {
