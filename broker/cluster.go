@@ -40,7 +40,7 @@ const (
 func (b *Broker) id() base.BrokerID { return base.BrokerID(b.cfg.NodeID) }
 
 // startController runs a controller, which acts while this broker's etcd member is raft's leader.
-func (b *Broker) startController(context.Context) error {
+func (b *Broker) startController(context.Context) (err error) {
 	leading := make(chan bool, 1)
 	b.roles = service.NewGroup(context.Background())
 	b.roles.Go(func(ctx context.Context) { followLeadership(ctx, b.quorum.Leadership, leading) })
@@ -51,11 +51,14 @@ func (b *Broker) startController(context.Context) error {
 		case <-ctx.Done():
 		}
 	})
-	b.controller = run.New(run.Options{
+	b.controller, err = run.New(run.Options{
 		Store: b.meta, Leadership: leading, Probe: b.probe, HotBytes: b.hotBytes, SessionTimeout: b.brokerSetting("broker.session.timeout.ms"),
-		Clock: b.seams.Clock, Logger: b.log,
+		Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
 	})
-	return nil
+	if err != nil {
+		b.roles.Stop()
+	}
+	return err
 }
 
 func (b *Broker) stopController(context.Context) error {

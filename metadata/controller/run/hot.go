@@ -82,6 +82,7 @@ func (c *Controller) applyHot(ctx context.Context, image *metadata.Image, sizes 
 		}
 	}
 	plan := c.hot.Plan(partitions, candidates(image), cluster, hotRules(image.Broker(), c.opts.ReplicaMoves), now)
+	c.metrics.planned(ctx, plan)
 	var changes []metadata.PartitionChange
 	for _, move := range plan.Moves {
 		next, err := controller.Reassign(v.states[move.Index], move.Target, cluster, image.Rules(v.partitions[move.Index]))

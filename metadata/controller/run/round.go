@@ -54,6 +54,9 @@ func (c *Controller) timer(due time.Time) (fired <-chan time.Time, stop func()) 
 }
 
 func (c *Controller) resign() {
+	if c.epoch != 0 {
+		c.metrics.planned(context.Background(), controller.HotPlan{})
+	}
 	c.epoch, c.settled = 0, nil
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -2,11 +2,14 @@ package run
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/internal/clock"
@@ -35,6 +38,8 @@ type Options struct {
 	HotBytes func(ctx context.Context, b metadata.Broker) (HotSizes, error)
 	// ReplicaMoves bounds how many reassignments that the controller starts are under way; default 500.
 	ReplicaMoves int
+	// Meter gets the instruments; nil: none.
+	Meter metric.Meter
 	// Clock defaults to the real one.
 	Clock clock.Clock
 	// Logger defaults to slog.Default().
@@ -55,6 +60,9 @@ func (o *Options) EnsureDefaults() {
 	if o.ReplicaMoves == 0 {
 		o.ReplicaMoves = 500
 	}
+	if o.Meter == nil {
+		o.Meter = noop.Meter{}
+	}
 	if o.Clock == nil {
 		o.Clock = clock.Real{}
 	}
@@ -68,6 +76,8 @@ type Controller struct {
 	opts  Options
 	group *service.Group
 	wake  chan struct{}
+
+	metrics metrics
 
 	// Of the loop alone.
 	epoch    int64              // of this reign; 0: not the controller
@@ -89,13 +99,17 @@ type Controller struct {
 }
 
 // New starts a controller, which runs until Close.
-func New(opts Options) *Controller {
+func New(opts Options) (*Controller, error) {
 	opts.EnsureDefaults()
-	c := &Controller{opts: opts, group: service.NewGroup(context.Background()), wake: make(chan struct{}, 1)}
+	instruments, err := newMetrics(opts.Meter)
+	if err != nil {
+		return nil, fmt.Errorf("controller instruments: %w", err)
+	}
+	c := &Controller{opts: opts, metrics: instruments, group: service.NewGroup(context.Background()), wake: make(chan struct{}, 1)}
 	c.mu.probing = map[base.BrokerID]struct{}{}
 	opts.Store.Subscribe(func(_, _ *metadata.Image) { c.signal() })
 	c.group.Go(c.run)
-	return c
+	return c, nil
 }
 
 // Close stops it and waits. The controller key keeps its name until another broker claims it.

@@ -95,10 +95,13 @@ func (c *cluster) start(id base.BrokerID) *node {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	n.controller = run.New(run.Options{
+	n.controller, err = run.New(run.Options{
 		Store: store, Leadership: n.leadership, SessionTimeout: 3 * time.Second, BalanceEvery: time.Second,
 		Logger: slog.New(slog.DiscardHandler), Probe: c.probe, HotBytes: c.hot,
 	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	c.mu.Lock()
 	c.mu.up[id] = n
 	n.leadership <- c.mu.raft == id
