@@ -11,6 +11,9 @@ import (
 	"github.com/varvelog/varve/metadata/controller"
 )
 
+// hotMoves bounds the moves of a plan: elections wait while it is made, a fifth of a second for so many in 50,000 partitions.
+const hotMoves = 100
+
 // HotSizes are the hot bytes of the replicas that a broker has.
 type HotSizes map[base.TopicPartition]int64
 
@@ -81,7 +84,7 @@ func (c *Controller) applyHot(ctx context.Context, image *metadata.Image, sizes 
 			partitions[i].Bytes[id] = sizes[id][p.TP]
 		}
 	}
-	plan := c.hot.Plan(partitions, candidates(image), cluster, hotRules(image.Broker(), c.opts.ReplicaMoves), now)
+	plan := c.hot.Plan(partitions, candidates(image), cluster, hotRules(image.Broker(), min(hotMoves, c.opts.ReplicaMoves)), now)
 	c.metrics.planned(ctx, plan)
 	var changes []metadata.PartitionChange
 	for _, move := range plan.Moves {
