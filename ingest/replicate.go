@@ -178,7 +178,9 @@ func (r *replicator) change(fetching *service.Group, news map[base.LogID]followe
 		r.mu.Lock()
 		r.mu.logs[f.id] = p.log
 		r.mu.Unlock()
-		begins[f.leader] = append(begins[f.leader], replica.Assignment{ID: f.id, Epoch: f.epoch, Log: state})
+		begins[f.leader] = append(begins[f.leader], replica.Assignment{
+			ID: f.id, Epoch: f.epoch, Log: state, StartOver: p.isTieredOnly(),
+		})
 	}
 	for leader, as := range begins {
 		r.fetcher(fetching, leader).Follow(as...)
@@ -291,6 +293,13 @@ func (r *replicator) StartOver(ctx context.Context, id replica.ID, epoch base.Le
 		return replica.LogState{}, errGone(log)
 	}
 	return state, nil
+}
+
+// isTieredOnly reports whether nothing of the log is kept here, while some of it is tiered.
+func (p *Partition) isTieredOnly() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.end == 0 && p.mu.tieredEnd > 0
 }
 
 // tieredBeyond is an offset of which a follower knows that it is tiered or deleted, when its leader does not have the next one: what

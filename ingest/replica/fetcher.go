@@ -79,8 +79,9 @@ type Fetcher struct {
 	mu         struct {
 		sync.Mutex
 		parts       map[ID]*pulled
-		busy        bool // a response is being applied: the followers are ahead of the log
-		waiting     int  // for that to end
+		fresh       []*startOver // of partitions that start over before their first fetch: Run has not seen them yet
+		busy        bool         // a response is being applied: the followers are ahead of the log
+		waiting     int          // for that to end
 		idle        sync.Cond
 		link        *link // while a request is under way
 		interrupted bool  // the link's deadline was moved up
@@ -98,9 +99,10 @@ func NewFetcher(o Options) *Fetcher {
 
 // Assignment is a partition to follow in an epoch of its leader. Log is the partition's log as it is, synced.
 type Assignment struct {
-	ID    ID
-	Epoch base.LeaderEpoch
-	Log   LogState
+	ID        ID
+	Epoch     base.LeaderEpoch
+	Log       LogState
+	StartOver bool // nothing is kept here, and some of it is tiered: that needs not be fetched, though the leader may still have it
 }
 
 // Follow adds partitions. Give it all of an image at once: a long poll that does not know of them is cut short. It waits while
@@ -114,7 +116,12 @@ func (f *Fetcher) Follow(as ...Assignment) {
 	}
 	f.removeLocked(ids)
 	for _, a := range as {
-		f.mu.parts[a.ID] = &pulled{id: a.ID, follower: NewFollower(a.Epoch, a.Log)}
+		p := &pulled{id: a.ID, follower: NewFollower(a.Epoch, a.Log)}
+		if a.StartOver {
+			p.over = newStartOver(p, base.NoOffset)
+			f.mu.fresh = append(f.mu.fresh, p.over)
+		}
+		f.mu.parts[a.ID] = p
 	}
 	select {
 	case f.wake <- struct{}{}:
@@ -206,6 +213,7 @@ func (f *Fetcher) pull(ctx context.Context) (answered bool, err error) {
 // awaitWork waits until there is something to fetch; false when ctx has ended. Between responses of a live connection there is.
 func (f *Fetcher) awaitWork(ctx context.Context) bool {
 	for ctx.Err() == nil {
+		f.startFresh(ctx)
 		next := f.next()
 		if len(next.due) > 0 || len(f.session.sent) > 0 {
 			return true // also to tell the leader that a partition is not fetched any more
@@ -330,7 +338,7 @@ func (f *Fetcher) step(resp *kmsg.FetchResponse) (changes []Change, over []*star
 			case s.Err != nil:
 				f.failed(p, s.Err)
 			case s.StartOver:
-				p.over = &startOver{p: p, leaderStart: base.Offset(r.LogStartOffset), done: make(chan struct{})}
+				p.over = newStartOver(p, base.Offset(r.LogStartOffset))
 				over = append(over, p.over)
 			default:
 				p.backoff, p.level = 0, r.DivergingEpoch.Epoch < 0 && base.Offset(r.HighWatermark) <= p.follower.Position().Offset

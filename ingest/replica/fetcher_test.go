@@ -192,8 +192,8 @@ func TestFetcherAppliesTogether(t *testing.T) {
 		return 0, false
 	}}
 	trace := runFetcher(t, l, &fakeLog{applyTime: 20 * time.Millisecond}, 100*time.Millisecond, func(f *Fetcher) {
-		f.Follow(Assignment{id(0), 3, LogState{}}, Assignment{id(1), 3, LogState{}}, Assignment{id(3), 3, LogState{}},
-			Assignment{id(2), 3, LogState{End: 9, Epochs: []base.EpochStart{{Epoch: 2, Start: 0}}}})
+		f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}}, Assignment{ID: id(1), Epoch: 3, Log: LogState{}}, Assignment{ID: id(3), Epoch: 3, Log: LogState{}},
+			Assignment{ID: id(2), Epoch: 3, Log: LogState{End: 9, Epochs: []base.EpochStart{{Epoch: 2, Start: 0}}}})
 	})
 	compare(t, trace,
 		"0ms dial",
@@ -212,11 +212,11 @@ func TestFetcherFollowsAtOnce(t *testing.T) {
 		return 500 * time.Millisecond, false
 	}}
 	trace := runFetcher(t, l, &fakeLog{}, 300*time.Millisecond, func(f *Fetcher) {
-		f.Follow(Assignment{id(0), 3, LogState{}})
+		f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}})
 		time.Sleep(100 * time.Millisecond)
-		f.Follow(Assignment{id(0), 3, LogState{}}, Assignment{id(1), 5, LogState{}})
+		f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}}, Assignment{ID: id(1), Epoch: 5, Log: LogState{}})
 		time.Sleep(100 * time.Millisecond)
-		f.Follow(Assignment{id(0), 4, LogState{End: 99}})
+		f.Follow(Assignment{ID: id(0), Epoch: 4, Log: LogState{End: 99}})
 	})
 	compare(t, trace,
 		"0ms dial", "0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1",
@@ -239,7 +239,7 @@ func TestFetcherBacksOffPartition(t *testing.T) {
 		return time.Duration(req.MaxWaitMillis) * time.Millisecond, false
 	}}
 	trace := runFetcher(t, l, &fakeLog{}, 310*time.Millisecond, func(f *Fetcher) {
-		f.Follow(Assignment{id(0), 3, LogState{}}, Assignment{id(1), 3, LogState{}})
+		f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}}, Assignment{ID: id(1), Epoch: 3, Log: LogState{}})
 	})
 	compare(t, trace,
 		"0ms dial", "0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1 1-1@e3 0 after e-1",
@@ -262,7 +262,7 @@ func TestFetcherReconnects(t *testing.T) {
 		}
 		return 0, n < 6
 	}}
-	trace := runFetcher(t, l, &fakeLog{}, 3*time.Second, func(f *Fetcher) { f.Follow(Assignment{id(0), 3, LogState{}}) })
+	trace := runFetcher(t, l, &fakeLog{}, 3*time.Second, func(f *Fetcher) { f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}}) })
 	full := "fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1"
 	compare(t, trace,
 		"0ms dial", "0ms "+full, "100ms dial", "100ms "+full, "300ms dial", "300ms "+full, "700ms dial", "700ms "+full,
@@ -274,7 +274,7 @@ func TestFetcherReconnects(t *testing.T) {
 
 func TestFetcherStartsOver(t *testing.T) {
 	l := &fakeLeader{answer: movedAway}
-	trace := runFetcher(t, l, &fakeLog{applyTime: 10 * time.Millisecond}, 50*time.Millisecond, func(f *Fetcher) { f.Follow(Assignment{id(0), 3, LogState{}}) })
+	trace := runFetcher(t, l, &fakeLog{applyTime: 10 * time.Millisecond}, 50*time.Millisecond, func(f *Fetcher) { f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}}) })
 	compareAnyOrder(t, trace,
 		"0ms dial", "0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1",
 		"0ms   start over 0, leader starts at 40",
@@ -303,7 +303,7 @@ func TestStartOverHoldsUpNobody(t *testing.T) {
 		return movedAway(n, req, resp)
 	}}
 	trace := runFetcher(t, l, &fakeLog{hangs: true}, 160*time.Millisecond, func(f *Fetcher) {
-		f.Follow(Assignment{id(0), 3, LogState{}}, Assignment{id(1), 3, LogState{}})
+		f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}}, Assignment{ID: id(1), Epoch: 3, Log: LogState{}})
 		time.Sleep(120 * time.Millisecond)
 		f.Unfollow(id(0))
 		l.note("unfollowed")
@@ -337,7 +337,7 @@ func TestStartOverTogether(t *testing.T) {
 	trace := runFetcher(t, l, &fakeLog{applyTime: 100 * time.Millisecond}, 400*time.Millisecond, func(f *Fetcher) {
 		var all []Assignment
 		for i := range int32(logs) {
-			all = append(all, Assignment{id(i), 3, LogState{}})
+			all = append(all, Assignment{ID: id(i), Epoch: 3, Log: LogState{}})
 		}
 		f.Follow(all...)
 	})
@@ -362,7 +362,7 @@ func TestUnfollowWaits(t *testing.T) {
 		return 0, false
 	}}
 	trace := runFetcher(t, l, &fakeLog{applyTime: 50 * time.Millisecond}, 300*time.Millisecond, func(f *Fetcher) {
-		f.Follow(Assignment{id(0), 3, LogState{}})
+		f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}})
 		time.Sleep(10 * time.Millisecond)
 		f.Unfollow(id(0))
 		l.note("unfollowed")
@@ -383,7 +383,7 @@ func TestFetcherLetsGoOfWhatIsRefused(t *testing.T) {
 		return 0, false
 	}}
 	trace := runFetcher(t, l, &fakeLog{refuses: true}, 50*time.Millisecond, func(f *Fetcher) {
-		f.Follow(Assignment{id(0), 3, LogState{}}, Assignment{id(1), 3, LogState{}})
+		f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}}, Assignment{ID: id(1), Epoch: 3, Log: LogState{}})
 	})
 	compare(t, trace,
 		"0ms dial", "0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1 1-1@e3 0 after e-1",
@@ -401,15 +401,36 @@ func TestRefusedPartitionIsNamedAgain(t *testing.T) {
 	defer here.Close()
 	defer leader.Close()
 	l := newLink(here, "", 1<<20)
-	f.Follow(Assignment{id(0), 3, LogState{}})
+	f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}})
 	f.begin(l)
 	f.endRequest()
 	resp := kmsg.NewPtrFetchResponse()
 	addPartition(resp, 0, func(p *kmsg.FetchResponseTopicPartition) { p.RecordBatches = batch(t, 0, 3, 1) })
 	f.take(t.Context(), resp)
 	f.session.answered(77)
-	f.Follow(Assignment{id(0), 3, LogState{}})
+	f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}})
 	if got := describe(f.begin(l)); !strings.Contains(got, "1-0@e3 0") {
 		t.Errorf("the next request is %q", got)
 	}
+}
+
+// Where nothing is kept and some is tiered, the log starts over before the leader is asked for anything; that may be taken back.
+func TestFetcherStartsTiered(t *testing.T) {
+	l := &fakeLeader{answer: func(_ int, req *kmsg.FetchRequest, _ *kmsg.FetchResponse) (time.Duration, bool) {
+		return time.Duration(req.MaxWaitMillis) * time.Millisecond, false
+	}}
+	trace := runFetcher(t, l, &fakeLog{applyTime: 10 * time.Millisecond}, 300*time.Millisecond, func(f *Fetcher) {
+		f.Follow(Assignment{ID: id(0), Epoch: 3, StartOver: true})
+		time.Sleep(30 * time.Millisecond)
+		f.Follow(Assignment{ID: id(1), Epoch: 3, StartOver: true}, Assignment{ID: id(2), Epoch: 3, StartOver: true})
+		f.Unfollow(id(1))
+	})
+	compareAnyOrder(t, trace,
+		"0ms   start over 0, leader starts at -1",
+		"10ms dial", "10ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 50 after e-1",
+		"35ms dial",
+		"35ms   start over 2, leader starts at -1",
+		"35ms fetch v17 by 2/9 session 0.0 wait 50: 1-0@e3 50 after e-1",
+		"85ms fetch v17 by 2/9 session 77.1 wait 500: 1-2@e3 50 after e-1",
+	)
 }

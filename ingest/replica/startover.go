@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/varvelog/varve/internal/base"
@@ -25,7 +26,19 @@ type startOver struct {
 	done        chan struct{}      // closed when nothing of it is being applied, nor will be
 }
 
-// startAllOver begins what a response asks for; the caller has marked the fetcher busy.
+func newStartOver(p *pulled, leaderStart base.Offset) *startOver {
+	return &startOver{p: p, leaderStart: leaderStart, end: func() {}, done: make(chan struct{})}
+}
+
+// startFresh begins what assignments ask for.
+func (f *Fetcher) startFresh(ctx context.Context) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.startAllOver(ctx, f.mu.fresh)
+	f.mu.fresh = nil
+}
+
+// startAllOver begins what a response or an assignment asks for; the caller has marked the fetcher busy, or holds the lock.
 func (f *Fetcher) startAllOver(ctx context.Context, over []*startOver) {
 	for _, o := range over {
 		ctx, end := context.WithCancel(ctx)
@@ -76,8 +89,12 @@ func (f *Fetcher) removeLocked(ids []ID) {
 	var over []*startOver
 	for _, id := range ids {
 		if p := f.mu.parts[id]; p != nil && p.over != nil {
-			p.over.end()
-			over = append(over, p.over)
+			if i := slices.Index(f.mu.fresh, p.over); i >= 0 {
+				f.mu.fresh = slices.Delete(f.mu.fresh, i, i+1)
+			} else {
+				p.over.end()
+				over = append(over, p.over)
+			}
 		}
 		delete(f.mu.parts, id)
 	}

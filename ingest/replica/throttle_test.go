@@ -34,7 +34,7 @@ func TestFetcherLeavesOutWhatIsThrottled(t *testing.T) {
 	}}
 	trace := runFetcher(t, l, &fakeLog{}, 900*time.Millisecond, func(f *Fetcher) {
 		f.opts.Throttle = &heldBack{partition: 1, opensAt: time.Now().Add(700 * time.Millisecond)}
-		f.Follow(Assignment{id(0), 3, LogState{}}, Assignment{id(1), 3, LogState{}})
+		f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}}, Assignment{ID: id(1), Epoch: 3, Log: LogState{}})
 	})
 	compare(t, trace,
 		"0ms dial", "0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1",
@@ -51,7 +51,7 @@ func TestFetcherWaitsForTheQuota(t *testing.T) {
 	trace := runFetcher(t, l, &fakeLog{}, 5*time.Second, func(f *Fetcher) {
 		h := &heldBack{opensAt: time.Now().Add(24 * time.Hour), changed: make(chan struct{})}
 		f.opts.Throttle = h
-		f.Follow(Assignment{id(0), 3, LogState{}})
+		f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}})
 		<-time.After(4800 * time.Millisecond)
 		h.open.Store(true)
 		close(h.changed)
@@ -82,7 +82,7 @@ func TestFetcherAcknowledgesWhenLevel(t *testing.T) {
 	}}
 	trace := runFetcher(t, l, &fakeLog{}, 900*time.Millisecond, func(f *Fetcher) {
 		f.opts.Throttle = h
-		f.Follow(Assignment{id(0), 3, LogState{}})
+		f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}})
 	})
 	compare(t, trace,
 		"0ms dial", "0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1",
