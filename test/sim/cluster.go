@@ -147,7 +147,7 @@ func (c *cluster) client(opts ...kgo.Opt) []kgo.Opt {
 	return append([]kgo.Opt{
 		kgo.SeedBrokers(seeds...), kgo.MetadataMinAge(100 * time.Millisecond), kgo.MetadataMaxAge(5 * time.Second),
 		kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }),
-		kgo.RequestTimeoutOverhead(3 * time.Second), kgo.DialTimeout(2 * time.Second),
+		kgo.AlwaysRetryEOF(), kgo.RequestTimeoutOverhead(3 * time.Second), kgo.DialTimeout(2 * time.Second),
 		kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
 			return host.Dial(ctx, network, addr)
 		}),

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,9 @@ var (
 	debug   = flag.Bool("debug", false, "log more")
 	logs    = flag.String("logs", "", "a directory for the whole logs of seeds with anomalies")
 )
+
+// patience is what a seed may take on the machine's clock: a bubble where somebody waits for a mutex stands still for ever.
+const patience = 4 * time.Minute
 
 // TestSeeds plays seeds and prints how much time was simulated.
 func TestSeeds(t *testing.T) {
@@ -50,6 +54,10 @@ func play(t *testing.T, seed uint64) (r *Report) {
 		}
 		dir := t.TempDir()
 		begin := time.Now()
+		defer time.AfterFunc(patience, func() {
+			_ = pprof.Lookup("goroutine").WriteTo(os.Stderr, 2) // the panic says what matters
+			panic(fmt.Sprintf("seed %d does not come to an end", seed))
+		}).Stop()
 		synctest.Test(t, func(t *testing.T) {
 			var err error
 			if r, err = Run(seed, dir, slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level}))); err != nil {
