@@ -71,6 +71,9 @@ func Run(seed uint64, dir string, log *slog.Logger) (*Report, error) {
 		c.checkTimes(ctx, final)
 		c.checkRegisters(ctx)
 		pause(ctx, settleTime)
+		if what := c.outOfSync(); what != "" {
+			c.failf("the cluster was left alone, and is out of sync: %s", what)
+		}
 	}
 	partitions, err := c.partitions()
 	if err != nil {
