@@ -140,10 +140,15 @@ func TestCrashKeepsWhatWasAcknowledged(t *testing.T) {
 	if _, end := p.EpochEnd(s.LeaderEpoch - 1); end != s.LogEnd {
 		t.Fatalf("epoch %d ended at %d, want %d", s.LeaderEpoch-1, end, s.LogEnd)
 	}
-	if _, _, err := e.EpochEnd(tp, s.LeaderEpoch, s.LeaderEpoch+1); !errors.Is(err, kerr.UnknownLeaderEpoch) {
-		t.Fatalf("an epoch after this leader's: %v", err)
+	if epoch, end, err := e.EpochEnd(t.Context(), tp, s.LeaderEpoch, s.LeaderEpoch+1); epoch != -1 || end != -1 || err != nil {
+		t.Fatalf("an epoch after this leader's ends at %d in epoch %d, %v", end, epoch, err)
 	}
-	if _, end, err := e.EpochEnd(tp, s.LeaderEpoch, s.LeaderEpoch); err != nil || end != s.LogEnd {
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := e.EpochEnd(gone, tp, s.LeaderEpoch, s.LeaderEpoch+1); !errors.Is(err, kerr.UnknownLeaderEpoch) {
+		t.Fatalf("an epoch after this leader's, of which nobody can tell whether it still leads: %v", err)
+	}
+	if _, end, err := e.EpochEnd(t.Context(), tp, s.LeaderEpoch, s.LeaderEpoch); err != nil || end != s.LogEnd {
 		t.Fatalf("this leader's epoch ends at %d, %v", end, err)
 	}
 }

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -288,10 +289,10 @@ func (p *Partition) EpochAt(off base.Offset) base.LeaderEpoch {
 	return base.NoLeaderEpoch
 }
 
-// EpochEnd answers OffsetForLeaderEpoch by name; currentEpoch is checked where >= 0. An epoch that is later than this broker's is no
-// unknown one, as it is to Kafka: whoever read its records knows that this broker leads no more, or not yet, and an answer without an
-// offset makes clients reset (KIP-320). It is kerr.UnknownLeaderEpoch, which they try again.
-func (g *Ingest) EpochEnd(tp base.TopicPartition, currentEpoch, epoch base.LeaderEpoch) (base.LeaderEpoch, base.Offset, error) {
+// EpochEnd answers OffsetForLeaderEpoch by name; currentEpoch is checked where >= 0. An epoch later than this broker's is unknown, as it
+// is to Kafka, only where this broker is still the leader: the topic was made anew. Else whoever read that epoch's records knows better, and
+// an answer without an offset would make it reset (KIP-320): kerr.UnknownLeaderEpoch, which clients try again.
+func (g *Ingest) EpochEnd(ctx context.Context, tp base.TopicPartition, currentEpoch, epoch base.LeaderEpoch) (base.LeaderEpoch, base.Offset, error) {
 	p, err := g.Partition(tp)
 	if err != nil {
 		return base.NoLeaderEpoch, base.NoOffset, err
@@ -300,7 +301,13 @@ func (g *Ingest) EpochEnd(tp base.TopicPartition, currentEpoch, epoch base.Leade
 		return base.NoLeaderEpoch, base.NoOffset, err
 	}
 	if err := p.CheckEpoch(epoch); errors.Is(err, kerr.UnknownLeaderEpoch) {
-		return base.NoLeaderEpoch, base.NoOffset, err
+		if g.opts.Meta.Refresh(ctx, tp) != nil {
+			return base.NoLeaderEpoch, base.NoOffset, err
+		}
+		now, ok := g.opts.Meta.Image().Partition(tp)
+		if !ok || now.Log != p.log || p.CheckEpoch(now.LeaderEpoch) != nil {
+			return base.NoLeaderEpoch, base.NoOffset, err
+		}
 	}
 	e, end := p.EpochEnd(epoch)
 	return e, end, nil

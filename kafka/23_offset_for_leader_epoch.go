@@ -12,7 +12,7 @@ import (
 //
 // The end offset of an epoch, or -1 and -1 where it is unknown. CurrentLeaderEpoch is checked: 74 where ours is newer, 75 where
 // it is older.
-func handleOffsetForLeaderEpoch(s *Server, _ context.Context, r *request) (kmsg.Response, error) {
+func handleOffsetForLeaderEpoch(s *Server, ctx context.Context, r *request) (kmsg.Response, error) {
 	req := r.Request.(*kmsg.OffsetForLeaderEpochRequest)
 	resp := req.ResponseKind().(*kmsg.OffsetForLeaderEpochResponse)
 	for i := range req.Topics {
@@ -22,7 +22,7 @@ func handleOffsetForLeaderEpoch(s *Server, _ context.Context, r *request) (kmsg.
 		for _, p := range t.Partitions {
 			op := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
 			op.Partition, op.LeaderEpoch, op.EndOffset = p.Partition, -1, -1
-			epoch, end, err := s.deps.ingest.EpochEnd(base.TopicPartition{Topic: t.Topic, Partition: p.Partition},
+			epoch, end, err := s.deps.ingest.EpochEnd(ctx, base.TopicPartition{Topic: t.Topic, Partition: p.Partition},
 				base.LeaderEpoch(p.CurrentLeaderEpoch), base.LeaderEpoch(p.LeaderEpoch))
 			if err != nil {
 				op.ErrorCode = r.code(err)

@@ -348,7 +348,7 @@ func (f *fakeIngest) DeleteRecords(tp base.TopicPartition, to base.Offset) (base
 	return to, nil
 }
 
-func (f *fakeIngest) EpochEnd(tp base.TopicPartition, _, epoch base.LeaderEpoch) (base.LeaderEpoch, base.Offset, error) {
+func (f *fakeIngest) EpochEnd(_ context.Context, tp base.TopicPartition, _, epoch base.LeaderEpoch) (base.LeaderEpoch, base.Offset, error) {
 	end, err := f.end(tp)
 	return epoch, end, err
 }

@@ -63,7 +63,7 @@ type appender interface {
 	Append(ctx context.Context, acks int16, timeoutMs int32, reqs []ingest.AppendRequest) receipt
 	DeleteRecords(tp base.TopicPartition, to base.Offset) (goal base.Offset, err error)
 	AwaitLowWatermark(ctx context.Context, tp base.TopicPartition, goal base.Offset) (base.Offset, error)
-	EpochEnd(tp base.TopicPartition, currentEpoch, epoch base.LeaderEpoch) (base.LeaderEpoch, base.Offset, error)
+	EpochEnd(ctx context.Context, tp base.TopicPartition, currentEpoch, epoch base.LeaderEpoch) (base.LeaderEpoch, base.Offset, error)
 	Status(tp base.TopicPartition) (ingest.Status, error)
 	// ReplicaStatus is Status also where this broker only follows.
 	ReplicaStatus(p *metadata.Partition) (ingest.Status, error)

@@ -371,6 +371,15 @@ func (s *Store) changeState(ctx context.Context, what string, tp base.TopicParti
 	return fmt.Errorf("%s of %s: %w", what, tp, errLostRace)
 }
 
+// Refresh returns once the image shows a partition as it is now. It asks a quorum of etcd.
+func (s *Store) Refresh(ctx context.Context, tp base.TopicPartition) error {
+	p, ok := s.Image().Partition(tp)
+	if !ok {
+		return refuse(kerr.UnknownTopicOrPartition, "%s", kerr.UnknownTopicOrPartition.Description)
+	}
+	return s.awaitKey(ctx, partitionKey(p.TopicID, tp.Partition), p.Rev)
+}
+
 // awaitKey returns once the image shows a key that was found to be newer than a revision.
 func (s *Store) awaitKey(ctx context.Context, key string, rev int64) error {
 	kv, ok, err := s.kv.Get(ctx, key)
