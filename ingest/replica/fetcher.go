@@ -333,6 +333,9 @@ func (f *Fetcher) step(resp *kmsg.FetchResponse) (changes []Change, over []*star
 				continue
 			}
 			s := p.follower.Step(response(r, sent.position))
+			if s.Err != nil || s.StartOver {
+				f.session.void(p.id)
+			}
 			switch {
 			case s.Stale:
 			case s.Err != nil:

@@ -29,6 +29,10 @@ type sentPartition struct {
 // reset makes the next request a full one. The id stays: the leader closes the session that it names.
 func (s *session) reset() { s.epoch, s.sent = 0, nil }
 
+// void makes the next request name a partition, or forget it, whatever is fetched: its leader has answered with an error, and forgotten
+// it, or with what was not taken, and waits to hear of that.
+func (s *session) void(id ID) { s.sent[id] = sentPartition{} }
+
 // request fills in the partitions to fetch. It notes them as sent: where no response follows, reset.
 func (s *session) request(req *kmsg.FetchRequest, parts []*pulled, maxBytes int32) {
 	req.SessionID, req.SessionEpoch = s.id, s.epoch
