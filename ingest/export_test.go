@@ -50,10 +50,14 @@ func OpenBytesOf(p *Partition) (from base.Offset, bytes int64) {
 }
 
 // FollowsUnder is the epoch of the leader that a partition follows.
-func FollowsUnder(p *Partition) base.LeaderEpoch {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.mu.following
+func FollowsUnder(p *Partition) base.LeaderEpoch { return p.followsUnder() }
+
+// Renewed reports whether a damaged log that has started over, or could not, in an epoch is to be followed in it.
+func Renewed(g *Ingest, p *Partition, epoch base.LeaderEpoch) bool {
+	r := newReplicator(g, Replication{})
+	r.wantAgain(p, followed{epoch: epoch})
+	_, wanted := r.mu.news[p.log]
+	return wanted
 }
 
 // Housekeep seals and trims as a tick does.

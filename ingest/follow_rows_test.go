@@ -191,3 +191,15 @@ func TestTopicThatNoImageShowed(t *testing.T) {
 	close(c.released)
 	e.until("the deleted topic's log is gone", func() bool { return e.Replica(log) == nil })
 }
+
+// A damaged log that starts over may do so for longer than its leader's epoch lasts. What that leaves must not take the place of what
+// the image has wanted since: nobody would follow then.
+func TestRenewalOfAnEpochThatIsOver(t *testing.T) {
+	e, tp := newFollower(t, 6, ingest.Options{})
+	state, _ := e.meta.Image().Partition(tp)
+	p := e.Replica(state.Log)
+	if ingest.Renewed(e.Ingest, p, 5) || !ingest.Renewed(e.Ingest, p, 6) {
+		t.Errorf("a log that follows in epoch 6 is to be followed in epoch 5: %v, in epoch 6: %v",
+			ingest.Renewed(e.Ingest, p, 5), ingest.Renewed(e.Ingest, p, 6))
+	}
+}

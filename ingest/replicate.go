@@ -199,8 +199,25 @@ func (r *replicator) renew(fetching *service.Group, p *Partition, f followed) {
 				return
 			}
 		}
-		r.want(p.log, f)
+		r.wantAgain(p, f)
 	})
+}
+
+// wantAgain is want, unless the log follows in another epoch by now: what an image has wanted since holds, or nobody would follow.
+func (r *replicator) wantAgain(p *Partition, f followed) {
+	r.mu.Lock()
+	if p.followsUnder() == f.epoch { // under the lock: an image says so before it wants
+		r.mu.news[p.log] = f
+	}
+	r.mu.Unlock()
+	r.poke()
+}
+
+// followsUnder is the epoch of the leader that the partition takes its batches from.
+func (p *Partition) followsUnder() base.LeaderEpoch {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.following
 }
 
 func (r *replicator) fetcher(fetching *service.Group, leader base.BrokerID) *replica.Fetcher {
