@@ -67,6 +67,9 @@ func Housekeep(g *Ingest) {
 	g.trim(now)
 }
 
+// TrimTo drops what is hot below the end of a sealed range, as a tick does that has found it before.
+func TrimTo(p *Partition, end base.Offset) { p.g.trimTo(map[*Partition]base.Offset{p: end}) }
+
 // Damage takes a partition out of service.
 func Damage(p *Partition) { p.damage(base.MarkCorruption(errSnapshot)) }
 

@@ -203,3 +203,20 @@ func TestRenewalOfAnEpochThatIsOver(t *testing.T) {
 			ingest.Renewed(e.Ingest, p, 5), ingest.Renewed(e.Ingest, p, 6))
 	}
 }
+
+// Housekeeping finds a range to trim, and the log starts over before it does: what is below the new start must not be taken for hot
+// (I5): it is neither there nor looked for in the bucket then.
+func TestTrimOfALogThatStartsOver(t *testing.T) {
+	e, tp := newFollower(t, 3, ingest.Options{TickEvery: time.Hour})
+	state, _ := e.meta.Image().Partition(tp)
+	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 11)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	for r.end() < 20 {
+		r.write()
+	}
+	over := ingest.FollowerWrite{Log: r.log, Epoch: 3, TruncateTo: base.NoOffset, StartOver: &ingest.FollowerStart{At: 1000}}
+	e.check(e.ApplyFollower(t.Context(), []ingest.FollowerWrite{over})[0])
+	ingest.TrimTo(e.Replica(r.log), r.end())
+	if s := e.Replica(r.log).Status(); s.HotStart != 1000 || s.LogEnd != 1000 {
+		t.Errorf("status %+v, want [1000, 1000)", s)
+	}
+}

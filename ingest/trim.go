@@ -52,13 +52,17 @@ func (g *Ingest) trim(now time.Time) {
 	g.trimTo(ends)
 }
 
-// trimTo moves the hot starts first, so that readers go elsewhere, and then deletes.
+// trimTo moves the hot starts first, so that readers go elsewhere, and then deletes. A log that has started over, or skipped to the
+// tiered end, since its end was found has nothing there any more, and its hot start must not go back.
 func (g *Ingest) trimTo(ends map[*Partition]base.Offset) {
 	if len(ends) == 0 {
 		return
 	}
 	err := g.writeRows(slices.Collect(maps.Keys(ends)), func(w *hot.Write, p *Partition) bool {
 		from, end := p.mu.hotStart, ends[p]
+		if !slices.ContainsFunc(p.mu.sealed, func(s hot.Sealed) bool { return s.End == end }) {
+			return false
+		}
 		p.dropHotLocked(end)
 		w.Trim(hot.Trim{Log: p.log, From: from, To: end, Meta: p.metaLocked()})
 		p.mu.unsaved = false
