@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/varvelog/varve/ingest"
+	"github.com/varvelog/varve/ingest/replica"
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/internal/clock"
 	"github.com/varvelog/varve/metadata"
@@ -218,5 +219,22 @@ func TestTrimOfALogThatStartsOver(t *testing.T) {
 	ingest.TrimTo(e.Replica(r.log), r.end())
 	if s := e.Replica(r.log).Status(); s.HotStart != 1000 || s.LogEnd != 1000 {
 		t.Errorf("status %+v, want [1000, 1000)", s)
+	}
+}
+
+// A topic is not tiered any more, and retention has gone on from there: a replica starts over at a log start in a later epoch than
+// those of what is tiered. They must not be taken for that of the record before it: the leader would call that diverging, for ever.
+func TestStartOverBehindTheTieredEnd(t *testing.T) {
+	e, tp := newFollower(t, 4, ingest.Options{})
+	state, _ := e.meta.Image().Partition(tp)
+	log, err := ingest.StartOver(e.Ingest, e.Replica(state.Log), 4, 800, ingest.FollowerStart{At: 450, Epochs: []base.EpochStart{{Epoch: 3, Start: 0}}})
+	e.check(err)
+	at := replica.NewFollower(4, log).Position()
+	if at.Offset != 800 {
+		t.Errorf("goes on at %+v, want offset 800", at)
+	}
+	leaders := []base.EpochStart{{Epoch: 3, Start: 0}, {Epoch: 4, Start: 500}}
+	if d, err := replica.Diverging(leaders, 4, 1000, at.Offset, at.LastEpoch); d != nil || err != nil {
+		t.Errorf("the leader answers a fetch from %+v with %+v (%v)", at, d, err)
 	}
 }

@@ -293,8 +293,8 @@ func (r *replicator) StartOver(ctx context.Context, id replica.ID, epoch base.Le
 	if err != nil {
 		return replica.LogState{}, fmt.Errorf("find the tiered end: %w", err)
 	}
-	if start.At < leaderStart {
-		start = FollowerStart{At: leaderStart, LogStart: leaderStart, Epochs: start.Epochs}
+	if start.At < leaderStart { // the record before it is of an epoch that nobody here knows
+		start = FollowerStart{At: leaderStart, LogStart: leaderStart}
 	}
 	w := FollowerWrite{
 		Log: log, Epoch: epoch, StartOver: &start, TruncateTo: base.NoOffset,
