@@ -80,6 +80,7 @@ type Broker struct {
 	listener    net.Listener
 	bucket      objstore.Bucket // claim, which checks before it writes
 	claim       *claim
+	opened      chan struct{} // closed when the bucket is open
 	quorum      Quorum
 	meta        *metadata.Store
 	roles       *service.Group // what follows etcd's leadership
@@ -122,7 +123,8 @@ func New(cfg Config, seams Seams) (*Broker, error) {
 	if seams.Dial == nil {
 		seams.Dial = (&net.Dialer{}).DialContext
 	}
-	b := &Broker{cfg: cfg, seams: seams, log: seams.Logger, failed: make(chan error, 1), tiered: make(chan struct{})}
+	b := &Broker{cfg: cfg, seams: seams, log: seams.Logger, failed: make(chan error, 1), opened: make(chan struct{}), tiered: make(chan struct{})}
+	b.claim = &claim{slot: make(chan struct{}, 1)}
 	b.mods = modules{table: b.table(), log: b.log, clock: b.seams.Clock}
 	return b, nil
 }
@@ -143,7 +145,7 @@ func (b *Broker) table() []module {
 		{"cache", []string{"bucket"}, b.startCache, func(context.Context) error { return b.cache.Close() }},
 		{"quorum", []string{"lock", "telemetry"}, b.startQuorum, b.stopQuorum},
 		{"image", []string{"quorum", "listener", "telemetry"}, b.startImage, b.stopImage},
-		{"claim", []string{"bucket", "image"}, b.startClaim, nil},
+		{"claim", []string{"image"}, b.startClaim, nil},
 		{"metadata", []string{"image", "claim", "hot"}, b.startMetadata, nil},
 		{"controller", []string{"metadata"}, b.startController, b.stopController},
 		{"hot", []string{"lock", "telemetry"}, b.startHot, func(context.Context) error { return b.hot.Close() }},

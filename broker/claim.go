@@ -45,7 +45,7 @@ type claim struct {
 	claimed bool // guarded by slot
 }
 
-// startClaim looks whose the bucket is. A bucket that does not answer is looked at again before the first write.
+// startClaim looks whose the bucket is. A bucket that does not answer, or cannot even be opened, is looked at again before the first write.
 func (b *Broker) startClaim(ctx context.Context) error {
 	b.claim.kv, b.claim.tiered = b.quorum.KV(), func(ctx context.Context) (bool, error) {
 		roots, err := b.meta.Roots(ctx)
@@ -54,7 +54,13 @@ func (b *Broker) startClaim(ctx context.Context) error {
 	b.claim.cluster = func() string { return b.meta.Image().ClusterID() }
 	look, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
-	err := b.claim.ensure(look)
+	var err error
+	select {
+	case <-b.opened:
+		err = b.claim.ensure(look)
+	case <-look.Done(): // to wait for it would keep the controller from starting, whose etcd member may lead already
+		err = fmt.Errorf("open the bucket: %w", look.Err())
+	}
 	switch {
 	case err == nil, ctx.Err() != nil:
 		return ctx.Err()

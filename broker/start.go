@@ -41,8 +41,8 @@ func (b *Broker) startBucket(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	b.claim = &claim{Bucket: bucket, slot: make(chan struct{}, 1)}
-	b.bucket = b.claim
+	b.claim.Bucket, b.bucket = bucket, b.claim
+	close(b.opened)
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -76,6 +77,7 @@ type Fetcher struct {
 	wake       chan struct{}  // capacity 1: the partitions have changed
 	restarts   *service.Group // the logs that start over; of Run
 	restarting chan struct{}  // one token per log that does so now
+	away       atomic.Bool    // the bucket has not answered one of the last assignments
 	mu         struct {
 		sync.Mutex
 		parts       map[ID]*pulled
@@ -119,6 +121,7 @@ func (f *Fetcher) Follow(as ...Assignment) {
 		p := &pulled{id: a.ID, follower: NewFollower(a.Epoch, a.Log)}
 		if a.StartOver {
 			p.over = newStartOver(p, base.NoOffset)
+			p.over.fresh = true
 			f.mu.fresh = append(f.mu.fresh, p.over)
 		}
 		f.mu.parts[a.ID] = p
@@ -364,8 +367,8 @@ func (f *Fetcher) settled() {
 func (f *Fetcher) failed(p *pulled, err error) {
 	if p.later(&f.opts, f.opts.Clock.Now(), err) {
 		level := slog.LevelWarn
-		for _, e := range []*kerr.Error{
-			kerr.NotLeaderForPartition, kerr.FencedLeaderEpoch, kerr.UnknownLeaderEpoch, kerr.UnknownTopicOrPartition, kerr.UnknownTopicID,
+		for _, e := range []error{
+			errAway, kerr.NotLeaderForPartition, kerr.FencedLeaderEpoch, kerr.UnknownLeaderEpoch, kerr.UnknownTopicOrPartition, kerr.UnknownTopicID,
 		} {
 			if errors.Is(err, e) { // one of the two has not seen an image yet
 				level = slog.LevelDebug

@@ -434,3 +434,32 @@ func TestFetcherStartsTiered(t *testing.T) {
 		"85ms fetch v17 by 2/9 session 77.1 wait 500: 1-2@e3 50 after e-1",
 	)
 }
+
+// Where the bucket does not answer, what the leader still has is fetched: after a little patience of the first ones, the rest at once.
+func TestFetcherStartsWithoutTheBucket(t *testing.T) {
+	l := &fakeLeader{answer: func(_ int, req *kmsg.FetchRequest, _ *kmsg.FetchResponse) (time.Duration, bool) {
+		return time.Duration(req.MaxWaitMillis) * time.Millisecond, false
+	}}
+	const logs = 3 * startOverLimit
+	trace := runFetcher(t, l, &fakeLog{hangs: true}, freshPatience+400*time.Millisecond, func(f *Fetcher) {
+		var all []Assignment
+		for i := range int32(logs) {
+			all = append(all, Assignment{ID: id(i), Epoch: 3, StartOver: true})
+		}
+		f.Follow(all...)
+	})
+	asked, fetched := 0, map[string]bool{}
+	for _, line := range trace {
+		if strings.Contains(line, "leader starts at") {
+			asked++
+		}
+		for _, word := range strings.Fields(line) {
+			if strings.HasSuffix(word, "@e3") {
+				fetched[word] = true
+			}
+		}
+	}
+	if asked != startOverLimit || len(fetched) != logs {
+		t.Errorf("%d logs asked the bucket, want %d; %d are fetched, want %d:\n%s", asked, startOverLimit, len(fetched), logs, strings.Join(trace, "\n"))
+	}
+}

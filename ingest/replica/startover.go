@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -13,15 +14,21 @@ const (
 	// startOverLimit is how many logs of one leader start over at a time. Each asks the bucket for two small things; what they write
 	// is synced together.
 	startOverLimit = 16
+	// freshPatience is how long a log waits for the bucket that its leader may still have whole; then it is fetched.
+	freshPatience = 2 * time.Second
 	// startOverLook is how long a request may wait at the leader while logs start over, which are to be fetched as soon as they have.
 	startOverLook = 50 * time.Millisecond
 )
+
+// errAway is why a log does not start over that waited behind one for which the bucket did not answer.
+var errAway = errors.New("the bucket does not answer; what the leader still has is fetched")
 
 // startOver is a log that goes on at the end of the tiered range as soon as the bucket has said where that is. Nothing of it is
 // fetched meanwhile, and nothing else waits for it: the bucket may be far away, or not there at all (I13).
 type startOver struct {
 	p           *pulled
 	leaderStart base.Offset        // -1: the leader did not say
+	fresh       bool               // asked for by an assignment: the leader has not been asked for what is not kept here
 	end         context.CancelFunc // it is wanted no more
 	done        chan struct{}      // closed when nothing of it is being applied, nor will be
 }
@@ -34,6 +41,10 @@ func newStartOver(p *pulled, leaderStart base.Offset) *startOver {
 func (f *Fetcher) startFresh(ctx context.Context) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if len(f.mu.fresh) == 0 {
+		return
+	}
+	f.away.Store(false)
 	f.startAllOver(ctx, f.mu.fresh)
 	f.mu.fresh = nil
 }
@@ -79,7 +90,19 @@ func (f *Fetcher) restart(ctx context.Context, o *startOver) (LogState, error) {
 	case <-ctx.Done():
 		return LogState{}, ctx.Err()
 	}
-	return f.opts.Log.StartOver(ctx, o.p.id, o.p.follower.epoch, o.leaderStart)
+	if !o.fresh {
+		return f.opts.Log.StartOver(ctx, o.p.id, o.p.follower.epoch, o.leaderStart)
+	}
+	if f.away.Load() {
+		return LogState{}, errAway
+	}
+	ctx, cancel := context.WithTimeout(ctx, freshPatience)
+	defer cancel()
+	log, err := f.opts.Log.StartOver(ctx, o.p.id, o.p.follower.epoch, o.leaderStart)
+	if errors.Is(err, context.DeadlineExceeded) {
+		f.away.Store(true)
+	}
+	return log, err
 }
 
 // removeLocked takes partitions away; when it returns nothing of theirs is being applied, nor will be. It lets go of the lock while
