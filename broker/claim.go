@@ -108,7 +108,7 @@ func (c *claim) look(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("look whose the bucket is: %w", err)
 	case owner != c.cluster():
-		return fmt.Errorf("%w: %s in it names cluster %s, this is cluster %s: give this cluster a bucket, or a prefix, of its own",
+		return fmt.Errorf("%w: %s in it names cluster %s, this is cluster %s: give this cluster a bucket, or a prefix, of its own (where nothing else is left of that cluster, delete this object)",
 			errForeignBucket, claimName, owner, c.cluster())
 	}
 	_, err = c.kv.Txn(ctx, []metadata.Cmp{metadata.Absent(claimKey)}, []metadata.Op{metadata.Put(claimKey, []byte(owner))})
@@ -135,7 +135,7 @@ func (c *claim) mayClaim(ctx context.Context) error {
 		return err
 	}
 	if claimed {
-		return fmt.Errorf("%w, or is a new one: it has no %s, and this cluster, %s, has claimed its bucket before: give that one, or bring the object back",
+		return fmt.Errorf("%w, or is a new one: it has no %s, and this cluster, %s, has claimed its bucket before: give that one, or bring the object back; a bucket that moves is copied with it",
 			errForeignBucket, claimName, c.cluster())
 	}
 	tiered, err := c.tiered(ctx)
