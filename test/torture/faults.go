@@ -123,7 +123,7 @@ func (c *chaos) begin(ctx context.Context, f fault) error {
 	n := c.site.Cluster.Node(f.Broker)
 	for i := 0; i < len(c.going); { // the plan keeps them apart, but what came late lasts longer than planned
 		r := c.going[i]
-		if !clash(r.fault, f) && !alone(f.Kind) {
+		if !clash(r.fault, f) {
 			i++
 		} else if err := c.finish(r); err != nil {
 			return fmt.Errorf("end of %v: %w", r.fault, err)

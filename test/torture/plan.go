@@ -119,6 +119,8 @@ func alone(k kind) bool { return k == wipe || k == killAll }
 // clash: the same thing cannot be broken in two ways at once.
 func clash(a, b fault) bool {
 	switch {
+	case alone(a.Kind) || alone(b.Kind):
+		return true
 	case process(a.Kind) && process(b.Kind):
 		return a.Broker == b.Broker
 	case a.Kind == bucketDead || a.Kind == bucketHung:

@@ -51,7 +51,7 @@ func checkCompany(t *testing.T, seed uint64, plan []fault, i int) {
 			continue
 		}
 		company++
-		if clash(g, f) || alone(g.Kind) || alone(f.Kind) {
+		if clash(g, f) {
 			t.Fatalf("seed %d: %v at %s while %v at %s goes on", seed, f, f.At, g, g.At)
 		}
 	}
@@ -68,5 +68,18 @@ func TestPlanOfSomeKinds(t *testing.T) {
 	}
 	if plan := newPlan(1, 3, time.Minute, nil); len(plan) > 0 {
 		t.Errorf("a plan without kinds: %v", plan)
+	}
+}
+
+// What takes the whole cluster ends before anything else begins, however late it came: a broker that kill-all has ended was restarted,
+// and then started twice.
+func TestWhatIsAloneClashes(t *testing.T) {
+	for _, k := range []kind{killAll, wipe} {
+		for _, other := range []kind{restart, pause, cutOne, full, bucketDead, slow} {
+			a, b := fault{Kind: k, Broker: 1}, fault{Kind: other, Broker: 2, Other: 3}
+			if !clash(a, b) || !clash(b, a) {
+				t.Errorf("%s and %s at once", k, other)
+			}
+		}
 	}
 }
