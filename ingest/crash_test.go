@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/varvelog/varve/ingest"
@@ -392,6 +393,10 @@ func (c *crashRun) verifyBook(in *ingest.Ingest, b *book) error {
 	var bytes int64
 	for from := v.HotStart; from < v.LogEnd; {
 		bs, err := p.ReadHot(from, v.LogEnd, 1<<20)
+		if now, _ := p.View(); errors.Is(err, kerr.OffsetOutOfRange) && now.HotStart > from && now.HotStart <= v.TieredEnd {
+			from, bytes = now.HotStart, 0 // trimmed since the look
+			continue
+		}
 		if err != nil {
 			return err
 		}
