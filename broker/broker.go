@@ -86,6 +86,7 @@ type Broker struct {
 	roles       *service.Group // what follows etcd's leadership
 	controller  *run.Controller
 	member      *membership
+	beatNow     chan struct{} // one token: the next heartbeat is due
 	hot         *hot.Store
 	cache       *cache.Cache
 	ingest      *ingest.Ingest
@@ -123,7 +124,7 @@ func New(cfg Config, seams Seams) (*Broker, error) {
 	if seams.Dial == nil {
 		seams.Dial = (&net.Dialer{}).DialContext
 	}
-	b := &Broker{cfg: cfg, seams: seams, log: seams.Logger, failed: make(chan error, 1), opened: make(chan struct{}), tiered: make(chan struct{})}
+	b := &Broker{cfg: cfg, seams: seams, log: seams.Logger, failed: make(chan error, 1), opened: make(chan struct{}), tiered: make(chan struct{}), beatNow: make(chan struct{}, 1)}
 	b.claim = &claim{slot: make(chan struct{}, 1)}
 	b.mods = modules{table: b.table(), log: b.log, clock: b.seams.Clock}
 	return b, nil

@@ -119,22 +119,33 @@ func addressOf(b metadata.Broker) string { return net.JoinHostPort(b.Host, strco
 
 // dialBroker connects to another broker.
 func (b *Broker) dialBroker(ctx context.Context, id base.BrokerID) (net.Conn, error) {
-	return b.dialIn(ctx, b.meta.Image(), id)
-}
-
-func (b *Broker) dialIn(ctx context.Context, image *metadata.Image, id base.BrokerID) (net.Conn, error) {
-	other, ok := image.BrokerByID(id)
+	other, ok := b.meta.Image().BrokerByID(id)
 	if !ok {
 		return nil, fmt.Errorf("dial broker %d: %w", id, kerr.BrokerIDNotRegistered)
 	}
 	return b.seams.Dial(ctx, "tcp", addressOf(other))
 }
 
+// askOnce asks another broker, this one too, over a connection of its own, which holds up no heartbeat.
+func (b *Broker) askOnce(ctx context.Context, other metadata.Broker, client string, timeout time.Duration, ask func(*kafka.Peer, time.Time) error) error {
+	deadline := b.seams.Clock.Now().Add(timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	conn, err := b.seams.Dial(ctx, "tcp", addressOf(other))
+	if err != nil {
+		return fmt.Errorf("dial %s: %w", addressOf(other), err)
+	}
+	peer := kafka.NewPeer(conn, fmt.Sprintf("%s-%d", client, b.cfg.NodeID))
+	defer peer.Close()
+	defer context.AfterFunc(ctx, peer.Close)()
+	return ask(peer, deadline)
+}
+
 // controllerSeam shows the controller to package kafka.
 type controllerSeam struct{ *run.Controller }
 
-func (c controllerSeam) Heartbeat(id base.BrokerID, epoch int64, leaving bool) (fenced, mayStop bool, err error) {
-	a, err := c.Controller.Heartbeat(id, epoch, leaving)
+func (c controllerSeam) Heartbeat(h controller.Heartbeat) (fenced, mayStop bool, err error) {
+	a, err := c.Controller.Heartbeat(h)
 	return a.Fenced, a.MayStop, err
 }
 
@@ -142,7 +153,7 @@ func (c controllerSeam) Heartbeat(id base.BrokerID, epoch int64, leaving bool) (
 func (b *Broker) startMembership(ctx context.Context) error {
 	b.member = &membership{
 		b: b, clock: b.seams.Clock, group: service.NewGroup(context.Background()),
-		wake: make(chan struct{}, 1), mayStop: make(chan struct{}),
+		wake: b.beatNow, mayStop: make(chan struct{}),
 	}
 	b.meta.Subscribe(b.watchMembership)
 	serves := make(chan struct{})
@@ -169,7 +180,7 @@ func (b *Broker) watchMembership(old, image *metadata.Image) {
 			return
 		}
 	}
-	b.member.poke()
+	b.beatSoon()
 }
 
 // stopMembership hands over what this broker is for the others, then its leaderships, where there is somebody to take them.
@@ -208,9 +219,10 @@ type membership struct {
 	controller base.BrokerID // that peer is
 }
 
-func (m *membership) poke() {
+// beatSoon makes the next heartbeat due.
+func (b *Broker) beatSoon() {
 	select {
-	case m.wake <- struct{}{}:
+	case b.beatNow <- struct{}{}:
 	default:
 	}
 }
@@ -220,7 +232,7 @@ func (m *membership) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
 	m.leaving.Store(true)
-	m.poke()
+	m.b.beatSoon()
 	select {
 	case <-m.mayStop:
 	case <-ctx.Done():
@@ -256,7 +268,7 @@ func (m *membership) run(ctx context.Context, serves chan struct{}) {
 			close(serves)
 			serves = nil
 		}
-		if !m.sleep(ctx, pause) {
+		if !sleep(ctx, m.clock, m.wake, pause) {
 			return
 		}
 	}
@@ -272,13 +284,14 @@ func closed(c chan struct{}) chan struct{} {
 	return c
 }
 
-func (m *membership) sleep(ctx context.Context, d time.Duration) bool {
-	timer := m.clock.NewTimer(d)
+// sleep waits for d or for wake; it is false where ctx ended.
+func sleep(ctx context.Context, c clock.Clock, wake <-chan struct{}, d time.Duration) bool {
+	timer := c.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return false
-	case <-m.wake:
+	case <-wake:
 	case <-timer.C:
 	}
 	return true
@@ -287,9 +300,10 @@ func (m *membership) sleep(ctx context.Context, d time.Duration) bool {
 // beat sends one heartbeat.
 func (m *membership) beat(ctx context.Context) (fenced, mayStop bool, err error) {
 	target := m.b.meta.Image().Controller()
+	heartbeat := controller.Heartbeat{ID: m.b.id(), Epoch: m.b.epoch, Leaving: m.leaving.Load(), Full: m.b.hot.Full()}
 	if target == m.b.id() {
 		m.disconnect()
-		a, err := m.b.controller.Heartbeat(target, m.b.epoch, m.leaving.Load())
+		a, err := m.b.controller.Heartbeat(heartbeat)
 		return a.Fenced, a.MayStop, err
 	}
 	if m.peer != nil && m.controller != target {
@@ -305,7 +319,7 @@ func (m *membership) beat(ctx context.Context) (fenced, mayStop bool, err error)
 		m.peer, m.controller = kafka.NewPeer(conn, fmt.Sprintf("heartbeat-%d", m.b.cfg.NodeID)), target
 	}
 	defer context.AfterFunc(ctx, m.peer.Close)()
-	fenced, mayStop, err = m.peer.Heartbeat(m.b.id(), m.b.epoch, m.leaving.Load(), m.clock.Now().Add(heartbeatTimeout))
+	fenced, mayStop, err = m.peer.Heartbeat(heartbeat, m.clock.Now().Add(heartbeatTimeout))
 	var refused *kerr.Error
 	if err != nil && !errors.As(err, &refused) {
 		m.disconnect()

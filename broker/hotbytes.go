@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/varvelog/varve/kafka"
@@ -13,17 +12,12 @@ import (
 // hotBytesTimeout bounds how long a broker may take to tell its hot bytes.
 const hotBytesTimeout = 5 * time.Second
 
-// hotBytes asks a broker, this one too, for the hot bytes of its replicas, over a connection of its own: it is done twice a minute, and
-// must not hold up heartbeats.
+// hotBytes asks a broker, this one too, for the hot bytes of its replicas.
 func (b *Broker) hotBytes(ctx context.Context, other metadata.Broker) (run.HotSizes, error) {
-	ctx, cancel := context.WithTimeout(ctx, hotBytesTimeout)
-	defer cancel()
-	conn, err := b.seams.Dial(ctx, "tcp", addressOf(other))
-	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w", addressOf(other), err)
-	}
-	peer := kafka.NewPeer(conn, fmt.Sprintf("balance-%d", b.cfg.NodeID))
-	defer peer.Close()
-	defer context.AfterFunc(ctx, peer.Close)()
-	return peer.HotBytes(b.seams.Clock.Now().Add(hotBytesTimeout))
+	var sizes run.HotSizes
+	err := b.askOnce(ctx, other, "balance", hotBytesTimeout, func(peer *kafka.Peer, deadline time.Time) (err error) {
+		sizes, err = peer.HotBytes(deadline)
+		return err
+	})
+	return sizes, err
 }

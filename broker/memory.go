@@ -22,14 +22,7 @@ func (b *Broker) returnMemory(ctx context.Context) {
 	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}}
 	var last uint64
 	collected := false
-	for {
-		t := b.seams.Clock.NewTimer(idleCheckEvery)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return
-		case <-t.C:
-		}
+	for sleep(ctx, b.seams.Clock, nil, idleCheckEvery) {
 		metrics.Read(sample)
 		allocs, heap := sample[0].Value.Uint64(), sample[1].Value.Uint64()
 		if allocs-last >= idleAllocBytes {

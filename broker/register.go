@@ -9,7 +9,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
-	"github.com/varvelog/varve/internal/clock"
 	"github.com/varvelog/varve/kafka"
 	"github.com/varvelog/varve/metadata"
 )
@@ -56,7 +55,7 @@ func (b *Broker) admit(ctx context.Context, old metadata.Broker) error {
 			return fmt.Errorf("broker %d is registered at %s and alive: every broker needs a --node-id of its own; to replace that one, stop it first: %w",
 				old.ID, addressOf(old), kerr.DuplicateBrokerRegistration)
 		}
-		if !sleep(ctx, b.seams.Clock, admissionRetry) {
+		if !sleep(ctx, b.seams.Clock, nil, admissionRetry) {
 			return ctx.Err()
 		}
 	}
@@ -68,26 +67,11 @@ func (b *Broker) mayRegister(ctx context.Context) error {
 	if target == b.id() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, admissionTimeout)
-	defer cancel()
-	conn, err := b.dialIn(ctx, image, target)
-	if err != nil {
-		return err
+	other, ok := image.BrokerByID(target)
+	if !ok {
+		return fmt.Errorf("ask broker %d: %w", target, kerr.BrokerIDNotRegistered)
 	}
-	peer := kafka.NewPeer(conn, fmt.Sprintf("register-%d", b.cfg.NodeID))
-	defer peer.Close()
-	defer context.AfterFunc(ctx, peer.Close)()
-	return peer.MayRegister(b.id(), image.ClusterID(), b.seams.Clock.Now().Add(admissionTimeout))
-}
-
-// sleep is false where ctx ended.
-func sleep(ctx context.Context, c clock.Clock, d time.Duration) bool {
-	timer := c.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return b.askOnce(ctx, other, "register", admissionTimeout, func(peer *kafka.Peer, deadline time.Time) error {
+		return peer.MayRegister(b.id(), image.ClusterID(), deadline)
+	})
 }

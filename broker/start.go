@@ -166,6 +166,7 @@ func (b *Broker) startHot(context.Context) (err error) {
 	b.hot, err = hot.Open(hot.Options{
 		FS: b.seams.FS, LogSyncEvery: b.seams.LogSyncEvery, Dir: filepath.Join(b.cfg.DataDir, "hot"), MemTableBytes: mem.memTable, CacheBytes: mem.blockCache,
 		ReserveBytes: uint64(b.setting("varve.disk.reserve.bytes", 0)),
+		OnDiskFull:   func(bool) { b.beatSoon() },
 		Clock:        b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
 	})
 	return err

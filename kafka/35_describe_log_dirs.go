@@ -75,18 +75,11 @@ func diskSpace(path string) (total, usable int64) {
 func (p *Peer) HotBytes(deadline time.Time) (map[base.TopicPartition]int64, error) {
 	req := kmsg.NewPtrDescribeLogDirsRequest()
 	req.Version, req.Topics = 4, nil // all of them
-	if err := p.conn.SetDeadline(deadline); err != nil {
-		return nil, fmt.Errorf("ask for hot bytes: %w", err)
-	}
-	body, err := p.roundTrip(req)
+	answer, err := p.ask(req, deadline)
 	if err != nil {
 		return nil, fmt.Errorf("ask for hot bytes: %w", err)
 	}
-	resp := kmsg.NewPtrDescribeLogDirsResponse()
-	resp.Version = req.Version
-	if err := resp.ReadFrom(body); err != nil {
-		return nil, fmt.Errorf("decode the hot bytes: %w", err)
-	}
+	resp := answer.(*kmsg.DescribeLogDirsResponse)
 	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
 		return nil, err
 	}

@@ -37,17 +37,9 @@ func handleBrokerRegistration(s *Server, _ context.Context, r *request) (kmsg.Re
 func (p *Peer) MayRegister(id base.BrokerID, clusterID string, deadline time.Time) error {
 	req := kmsg.NewPtrBrokerRegistrationRequest()
 	req.BrokerID, req.ClusterID = int32(id), clusterID
-	if err := p.conn.SetDeadline(deadline); err != nil {
-		return fmt.Errorf("ask to register: %w", err)
-	}
-	body, err := p.roundTrip(req)
+	answer, err := p.ask(req, deadline)
 	if err != nil {
 		return fmt.Errorf("ask to register: %w", err)
 	}
-	resp := kmsg.NewPtrBrokerRegistrationResponse()
-	resp.Version = req.Version
-	if err := resp.ReadFrom(body); err != nil {
-		return fmt.Errorf("decode the answer to a registration: %w", err)
-	}
-	return kerr.ErrorForCode(resp.ErrorCode)
+	return kerr.ErrorForCode(answer.(*kmsg.BrokerRegistrationResponse).ErrorCode)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/metadata/controller"
 )
 
 // peerResponseBytes bounds what another broker may answer: the sizes of half a million replicas, some twenty bytes each.
@@ -32,22 +32,34 @@ func NewPeer(conn net.Conn, clientID string) *Peer {
 func (p *Peer) Close() { _ = p.conn.Close() } // nothing is under way
 
 // Heartbeat sends one and waits for the answer, until a deadline. After an error that is no *kerr.Error the peer is to be closed.
-func (p *Peer) Heartbeat(id base.BrokerID, epoch int64, leaving bool, deadline time.Time) (fenced, mayStop bool, err error) {
+func (p *Peer) Heartbeat(h controller.Heartbeat, deadline time.Time) (fenced, mayStop bool, err error) {
 	req := kmsg.NewPtrBrokerHeartbeatRequest()
-	req.BrokerID, req.BrokerEpoch, req.WantShutdown = int32(id), epoch, leaving
-	if err := p.conn.SetDeadline(deadline); err != nil {
-		return false, false, fmt.Errorf("heartbeat: %w", err)
+	req.Version, req.BrokerID, req.BrokerEpoch, req.WantShutdown = 1, int32(h.ID), h.Epoch, h.Leaving
+	if h.Full {
+		req.OfflineLogDirs = [][16]byte{{}} // a broker has one, which has no id
 	}
-	body, err := p.roundTrip(req)
+	answer, err := p.ask(req, deadline)
 	if err != nil {
 		return false, false, fmt.Errorf("heartbeat: %w", err)
 	}
-	resp := kmsg.NewPtrBrokerHeartbeatResponse()
-	resp.Version = req.Version
-	if err := resp.ReadFrom(body); err != nil {
-		return false, false, fmt.Errorf("decode the answer to a heartbeat: %w", err)
-	}
+	resp := answer.(*kmsg.BrokerHeartbeatResponse)
 	return resp.IsFenced, resp.ShouldShutdown, kerr.ErrorForCode(resp.ErrorCode)
+}
+
+// ask sends a request and waits for its response, until a deadline. After an error the peer is to be closed.
+func (p *Peer) ask(req kmsg.Request, deadline time.Time) (kmsg.Response, error) {
+	if err := p.conn.SetDeadline(deadline); err != nil {
+		return nil, err
+	}
+	body, err := p.roundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	resp := req.ResponseKind() // of the request's version
+	if err := resp.ReadFrom(body); err != nil {
+		return nil, fmt.Errorf("decode: %w", err)
+	}
+	return resp, nil
 }
 
 // roundTrip sends a flexible request and returns the body of its response.

@@ -101,7 +101,7 @@ func table() []route {
 			schema: "i8 i8:1+ i8:2+"},
 		{key: kmsg.BrokerRegistration, name: "BrokerRegistration", min: 0, max: 0, handle: handleBrokerRegistration, internal: true,
 			schema: "i32 s u [ s s i16 i16 ] [ s i16 i16 ] s"},
-		{key: kmsg.BrokerHeartbeat, name: "BrokerHeartbeat", min: 0, max: 0, handle: handleBrokerHeartbeat, internal: true,
+		{key: kmsg.BrokerHeartbeat, name: "BrokerHeartbeat", min: 0, max: 1, handle: handleBrokerHeartbeat, internal: true,
 			schema: "i32 i64 i64 i8 i8"},
 		{key: kmsg.UnregisterBroker, name: "UnregisterBroker", min: 0, max: 0, handle: handleUnregisterBroker,
 			schema: "i32"},

@@ -29,6 +29,7 @@ const (
 	Fenced   Status = iota // leads nothing and leaves every ISR that has others
 	Wiped                  // fenced, and back with another disk: leaves every ISR and ELR before it may return (I14)
 	Leaving                // alive and shutting down: leads only where nobody else can, leaves the ISR where that is safe
+	Full                   // alive, and has no room: refuses produce requests, so it leads only where nobody else can
 	Draining               // alive, and to be emptied: leads only where nobody else can
 	Live
 )

@@ -47,7 +47,7 @@ type session struct {
 	Registration
 	last    time.Time // of its last heartbeat, or when the tracker first saw it
 	heard   bool      // a heartbeat came
-	leaving bool      // it said that it shuts down
+	said    Status    // of itself: Leaving, Full or Live
 	apart   bool      // the connection of its heartbeats ended, and none has come since
 	suspect bool      // to be probed
 	doubted bool      // its connection broke, or none was seen: probed again and again until it is heard
@@ -93,10 +93,28 @@ func (t *Tracker) Sync(registered []Registration, now time.Time) {
 	})
 }
 
-// Heartbeat prolongs a session. leaving says that the broker wants to shut down. The errors are those of BrokerHeartbeat:
-// kerr.BrokerIDNotRegistered, kerr.StaleBrokerEpoch.
-func (t *Tracker) Heartbeat(id base.BrokerID, epoch int64, leaving bool, now time.Time) error {
-	s, err := t.session(id, epoch)
+// Heartbeat is what a broker says of itself (KIP-631).
+type Heartbeat struct {
+	ID      base.BrokerID
+	Epoch   int64 // of its registration
+	Leaving bool  // it wants to shut down
+	Full    bool  // its disk has no room
+}
+
+func (h *Heartbeat) status() Status {
+	switch {
+	case h.Leaving:
+		return Leaving
+	case h.Full:
+		return Full
+	default:
+		return Live
+	}
+}
+
+// Heartbeat prolongs a session. The errors are those of BrokerHeartbeat: kerr.BrokerIDNotRegistered, kerr.StaleBrokerEpoch.
+func (t *Tracker) Heartbeat(h Heartbeat, now time.Time) error {
+	s, err := t.session(h.ID, h.Epoch)
 	if err != nil {
 		return err
 	}
@@ -105,7 +123,7 @@ func (t *Tracker) Heartbeat(id base.BrokerID, epoch int64, leaving bool, now tim
 			return nil
 		}
 	}
-	s.last, s.heard, s.leaving, s.apart, s.suspect, s.doubted = now, true, leaving, false, false, false
+	s.last, s.heard, s.said, s.apart, s.suspect, s.doubted = now, true, h.status(), false, false, false
 	return nil
 }
 
@@ -144,10 +162,12 @@ func (t *Tracker) session(id base.BrokerID, epoch int64) (*session, error) {
 	}
 }
 
-// Leaving reports whether a broker is alive and shuts down.
-func (t *Tracker) Leaving(id base.BrokerID) bool {
-	s := t.sessions[id]
-	return s != nil && s.leaving
+// Said is what a broker that is alive last said of itself: Leaving, Full or, where it said nothing, Live.
+func (t *Tracker) Said(id base.BrokerID) Status {
+	if s := t.sessions[id]; s != nil && s.heard {
+		return s.said
+	}
+	return Live
 }
 
 // Decide returns what is to be done. A probe is asked for once, until its result is there; fencing and unfencing are repeated until Sync shows them.
@@ -165,7 +185,7 @@ func (t *Tracker) Decide(now time.Time) Decision {
 		switch {
 		case !s.Fenced && !alive:
 			d.Fence = append(d.Fence, s.Registration)
-		case s.Fenced && alive && s.heard && !s.leaving:
+		case s.Fenced && alive && s.heard && s.said != Leaving:
 			d.Unfence = append(d.Unfence, s.Registration)
 		}
 		if !s.Fenced && alive {

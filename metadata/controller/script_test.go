@@ -44,7 +44,7 @@ func ids(s string) []base.BrokerID {
 	return out
 }
 
-var statuses = map[string]Status{"fence": Fenced, "wipe": Wiped, "leave": Leaving, "drain": Draining, "live": Live}
+var statuses = map[string]Status{"fence": Fenced, "wipe": Wiped, "leave": Leaving, "full": Full, "drain": Draining, "live": Live}
 
 func (b *bench) command(name string, args []string) string {
 	arg := func(n int) string {
@@ -136,11 +136,11 @@ func (b *bench) liveness(name string, id base.BrokerID, args []string) string {
 	case "after":
 		d, _ := time.ParseDuration(args[0])
 		b.now = b.now.Add(d)
-	case "heartbeat", "goodbye":
+	case "heartbeat", "goodbye", "full":
 		if len(args) > 1 {
 			epoch, _ = strconv.ParseInt(args[1], 10, 64)
 		}
-		err = b.tracker.Heartbeat(id, epoch, name == "goodbye", b.now)
+		err = b.tracker.Heartbeat(Heartbeat{ID: id, Epoch: epoch, Leaving: name == "goodbye", Full: name == "full"}, b.now)
 	case "disconnected":
 		b.tracker.Disconnected(id, epoch)
 	case "refused":

@@ -28,12 +28,11 @@ func TestFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data := filepath.Join(n.Dir, "data")
-	if err := os.Mkdir(data, 0o755); err != nil {
+	if err := os.Mkdir(n.DataDir(), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	n.Memory, n.Sets = "64MiB", []string{"varve.disk.reserve.bytes=67108864"}
-	n.Prefix = []string{"unshare", "--map-root-user", "--mount", "sh", "-c", `mount -t tmpfs -o size=400m tmpfs "$0" && exec "$@"`, data}
+	n.Memory, n.Sets = "64MiB", []string{smallReserve}
+	ownDisk(n)
 	t.Cleanup(func() { _ = n.Close() })
 	boot(t, n)
 	cl := client(t, n, kgo.DefaultProduceTopic("full"), kgo.DisableIdempotentWrite(), kgo.RecordRetries(1), kgo.ProducerBatchCompression(kgo.NoCompression()))
@@ -54,10 +53,7 @@ func TestFullDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	filler := filepath.Join("/proc", fmt.Sprint(n.Pid()), "root", data, "filler")
-	if err := os.WriteFile(filler, make([]byte, 330<<20), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	empty := fillDisk(t, n)
 	await(t, ctx, "produce is refused", func() bool { return errors.Is(put(), kerr.KafkaStorageError) })
 	if status, body := readyz(t, n); status != http.StatusServiceUnavailable || !strings.Contains(body, "full") {
 		t.Errorf("/readyz of a full disk: %d %q", status, body)
@@ -65,15 +61,80 @@ func TestFullDisk(t *testing.T) {
 	if got := readAll(ctx, t, n, acked); got != acked {
 		t.Errorf("%d records are read while the disk is full, %d were acknowledged", got, acked)
 	}
-	if err := os.Remove(filler); err != nil {
-		t.Fatal(err)
-	}
+	empty()
 	await(t, ctx, "produce goes on", func() bool { return put() == nil })
 	if status, body := readyz(t, n); status != http.StatusOK {
 		t.Errorf("/readyz after there is room: %d %q", status, body)
 	}
 	if got := readAll(ctx, t, n, acked); got != acked {
 		t.Errorf("%d records are read in the end, %d were acknowledged", got, acked)
+	}
+}
+
+// A broker of a cluster whose disk is full keeps no leadership, so produce goes on everywhere, and takes its share again later.
+func TestFullDiskLeadsNothing(t *testing.T) {
+	dir := t.TempDir()
+	c, err := proc.NewCluster(t.Context(), proc.ClusterOptions{
+		Bin: varve, Dir: dir, Places: proc.Loopback(3), Bucket: "dir://" + filepath.Join(dir, "bucket"), Memory: "64MiB",
+		Sets:  []string{smallReserve, "leader.imbalance.check.interval.seconds=1"},
+		Extra: func(n *proc.Node) error { ownDisk(n); return nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if err := errors.Join(c.Start(t.Context()), c.Ready(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	cl := connect(t, c, kgo.RecordPartitioner(kgo.RoundRobinPartitioner()))
+	createReplicated(t, cl, "t", 6)
+	produceNumbers(t, cl, "t", 0, 1000)
+	full := c.Nodes[1]
+	leads := func() (n int) {
+		m, err := kadm.NewClient(cl).Metadata(t.Context(), "t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range m.Topics["t"].Partitions {
+			if p.Leader == full.ID {
+				n++
+			}
+			if len(p.ISR) < 3 {
+				t.Errorf("partition %d has the ISR %v", p.Partition, p.ISR)
+			}
+		}
+		return n
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	await(t, ctx, "the broker leads its share", func() bool { return leads() == 2 })
+	empty := fillDisk(t, full)
+	await(t, ctx, "the broker leads nothing", func() bool { return leads() == 0 })
+	produceNumbers(t, cl, "t", 1000, 2000)
+	empty()
+	await(t, ctx, "the broker leads its share again", func() bool { return leads() == 2 })
+	produceNumbers(t, cl, "t", 2000, 3000)
+	readNumbers(t, connect(t, c, kgo.ConsumeTopics("t"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart())), 3000)
+}
+
+const smallReserve = "varve.disk.reserve.bytes=67108864"
+
+// ownDisk gives a broker's data directory, which exists, a disk of 400 MB: a tmpfs in a mount namespace of the broker's.
+func ownDisk(n *proc.Node) {
+	n.Prefix = []string{"unshare", "--map-root-user", "--mount", "sh", "-c", `mount -t tmpfs -o size=400m tmpfs "$0" && exec "$@"`, n.DataDir()}
+}
+
+// fillDisk leaves less than the reserve on the disk of a broker that runs. The data directory itself is hidden from us.
+func fillDisk(t *testing.T, n *proc.Node) (empty func()) {
+	t.Helper()
+	filler := filepath.Join("/proc", fmt.Sprint(n.Pid()), "root", n.DataDir(), "filler")
+	if err := os.WriteFile(filler, make([]byte, 330<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := os.Remove(filler); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -145,7 +145,7 @@ func (c *Controller) decide() controller.Decision {
 func (c *Controller) cluster(image *metadata.Image) controller.Cluster {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return image.Cluster(c.mu.tracker.Leaving)
+	return image.Cluster(c.mu.tracker.Said)
 }
 
 // probe looks after a broker in the background.

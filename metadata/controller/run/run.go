@@ -131,24 +131,24 @@ type Answer struct {
 // Heartbeat says that a broker is alive, and whether it wants to stop. kerr.NotController where this broker does not act as
 // the controller; kerr.BrokerIDNotRegistered and kerr.StaleBrokerEpoch where another registration stands, or where the
 // registration is too new for this image: try again.
-func (c *Controller) Heartbeat(id base.BrokerID, epoch int64, leaving bool) (Answer, error) {
+func (c *Controller) Heartbeat(h controller.Heartbeat) (Answer, error) {
 	image := c.opts.Store.Image()
-	cluster, err := c.heard(image, id, epoch, leaving)
+	cluster, err := c.heard(image, h)
 	if err != nil {
 		return Answer{}, err
 	}
-	answer := Answer{Fenced: !cluster[id].Alive(), MayStop: leaving}
-	if answer.Fenced || leaving {
+	answer := Answer{Fenced: !cluster[h.ID].Alive(), MayStop: h.Leaving}
+	if answer.Fenced || h.Leaving || h.Full {
 		c.signal()
 	}
-	if !leaving {
+	if !h.Leaving {
 		return answer, nil
 	}
 	for p := range image.AllPartitions() {
-		if p.Leader != id {
+		if p.Leader != h.ID {
 			continue
 		}
-		if next, _ := controller.Next(p.State(), cluster, image.Rules(p)); next.Leader != id {
+		if next, _ := controller.Next(p.State(), cluster, image.Rules(p)); next.Leader != h.ID {
 			answer.MayStop = false
 			break
 		}
@@ -156,7 +156,7 @@ func (c *Controller) Heartbeat(id base.BrokerID, epoch int64, leaving bool) (Ans
 	return answer, nil
 }
 
-func (c *Controller) heard(image *metadata.Image, id base.BrokerID, epoch int64, leaving bool) (controller.Cluster, error) {
+func (c *Controller) heard(image *metadata.Image, h controller.Heartbeat) (controller.Cluster, error) {
 	now := c.opts.Clock.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -164,10 +164,10 @@ func (c *Controller) heard(image *metadata.Image, id base.BrokerID, epoch int64,
 		return nil, kerr.NotController
 	}
 	c.mu.tracker.Sync(registrations(image), now)
-	if err := c.mu.tracker.Heartbeat(id, epoch, leaving, now); err != nil {
+	if err := c.mu.tracker.Heartbeat(h, now); err != nil {
 		return nil, err
 	}
-	return image.Cluster(c.mu.tracker.Leaving), nil
+	return image.Cluster(c.mu.tracker.Said), nil
 }
 
 // Disconnected says that the connection over which a broker sent heartbeats broke: it is probed at once.

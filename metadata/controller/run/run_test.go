@@ -232,7 +232,7 @@ func (c *cluster) live(ctx context.Context, n *node) {
 			continue
 		}
 		if raft != nil {
-			_, _ = raft.controller.Heartbeat(n.id, n.epoch, n.leaving) // a controller that is not ready is asked again
+			_, _ = raft.controller.Heartbeat(controller.Heartbeat{ID: n.id, Epoch: n.epoch, Leaving: n.leaving}) // a controller that is not ready is asked again
 		}
 	}
 }
@@ -522,12 +522,12 @@ func TestControlledShutdown(t *testing.T) {
 		c.create(1, "t", 12, 3)
 		c.settle()
 		n := c.node(2)
-		answer, err := c.node(1).controller.Heartbeat(2, n.epoch, true)
+		answer, err := c.node(1).controller.Heartbeat(controller.Heartbeat{ID: 2, Epoch: n.epoch, Leaving: true})
 		if err != nil || answer.MayStop {
 			t.Fatalf("at once: %+v %v", answer, err)
 		}
 		synctest.Wait()
-		answer, err = c.node(1).controller.Heartbeat(2, n.epoch, true)
+		answer, err = c.node(1).controller.Heartbeat(controller.Heartbeat{ID: 2, Epoch: n.epoch, Leaving: true})
 		if err != nil || !answer.MayStop || answer.Fenced {
 			t.Fatalf("then: %+v %v", answer, err)
 		}
@@ -536,7 +536,7 @@ func TestControlledShutdown(t *testing.T) {
 				t.Errorf("%+v", *p)
 			}
 		}
-		if _, err := c.node(3).controller.Heartbeat(2, n.epoch, true); err == nil {
+		if _, err := c.node(3).controller.Heartbeat(controller.Heartbeat{ID: 2, Epoch: n.epoch, Leaving: true}); err == nil {
 			t.Error("a broker that is not the controller took a heartbeat")
 		}
 	})
