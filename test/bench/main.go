@@ -148,7 +148,7 @@ func runAll(ctx context.Context, o options, name, dir string, round int, r *repo
 			continue
 		}
 		began := time.Now()
-		noise, err := s.listen()
+		noise, err := s.listen(ctx)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,16 +14,16 @@ import (
 
 // listen begins to count the CPU time of everything but the brokers and this process; the function that it returns tells how
 // many cores that kept busy. Figures of a noisy run say less.
-func (s *system) listen() (noise func() (cores float64, err error), err error) {
+func (s *system) listen(ctx context.Context) (noise func() (cores float64, err error), err error) {
 	began := time.Now()
-	before, err := s.othersSeconds()
+	before, err := s.othersSeconds(ctx)
 	return func() (float64, error) {
-		after, err := s.othersSeconds()
+		after, err := s.othersSeconds(ctx)
 		return max(after-before, 0) / time.Since(began).Seconds(), err
 	}, err
 }
 
-func (s *system) othersSeconds() (float64, error) {
+func (s *system) othersSeconds(ctx context.Context) (float64, error) {
 	all, err := busySeconds()
 	if err != nil {
 		return 0, err
@@ -31,7 +32,7 @@ func (s *system) othersSeconds() (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	brokers, err := s.usage()
+	brokers, err := s.usage(ctx)
 	return all - own.CPUSeconds - brokers.CPUSeconds, err
 }
 

@@ -147,14 +147,14 @@ func (c *scale) idle(ctx context.Context) error {
 	if err := pause(ctx, scaleSettle); err != nil {
 		return err
 	}
-	before, err := c.usage()
+	before, err := c.usage(ctx)
 	if err == nil {
 		err = pause(ctx, scaleWatch)
 	}
 	if err != nil {
 		return err
 	}
-	after, err := c.usage()
+	after, err := c.usage(ctx)
 	c.result.IdleCPU = 100 * (after.CPUSeconds - before.CPUSeconds) / scaleWatch.Seconds()
 	return err
 }

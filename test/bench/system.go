@@ -1,15 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -124,15 +120,21 @@ type snapshot struct {
 	written    map[string]float64 // by part; of Varve only
 }
 
-func (s *system) usage() (snapshot, error) {
+func (s *system) usage(ctx context.Context) (snapshot, error) {
 	sum := snapshot{written: map[string]float64{}}
 	for _, n := range s.Nodes {
 		u, err := load.ReadUsage(n.Pid())
-		if err == nil && n.HTTP != "" {
-			err = addWritten(sum.written, n.HTTP)
-		}
 		if err != nil {
 			return sum, err
+		}
+		if n.HTTP != "" {
+			m, err := n.Metrics(ctx)
+			if err != nil {
+				return sum, err
+			}
+			for _, p := range parts {
+				sum.written[p.part] += m.Sum(p.name, p.label)
+			}
 		}
 		sum.CPUSeconds += u.CPUSeconds
 		sum.WriteBytes += u.WriteBytes
@@ -143,53 +145,20 @@ func (s *system) usage() (snapshot, error) {
 
 // parts name the metrics that count bytes written to disk. With the default bucket, a local directory, what goes to the
 // object store is written by this process too.
-var parts = map[string]string{
-	`varve_hot_written{part="wal"}`:        "WAL",
-	`varve_hot_written{part="flush"}`:      "flush",
-	`varve_hot_written{part="compaction"}`: "compaction",
-	"varve_tiering_uploaded_bytes":         "bucket",
-}
-
-func addWritten(sum map[string]float64, httpAddr string) error {
-	resp, err := http.Get("http://" + httpAddr + "/metrics")
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	in := bufio.NewScanner(resp.Body)
-	for in.Scan() {
-		name, value, _ := strings.Cut(in.Text(), " ")
-		part, known := parts[name]
-		if !known { // labels differ, the name does not
-			bare, _, _ := strings.Cut(name, "{")
-			part, known = parts[bare]
-		}
-		if known {
-			n, _ := strconv.ParseFloat(value, 64) // the page is our own
-			sum[part] += n
-		}
-	}
-	return in.Err()
+var parts = []struct{ part, name, label string }{
+	{"WAL", "varve_hot_written", `part="wal"`},
+	{"flush", "varve_hot_written", `part="flush"`},
+	{"compaction", "varve_hot_written", `part="compaction"`},
+	{"bucket", "varve_tiering_uploaded_bytes", ""},
 }
 
 // tiers sums up what one Varve says about a topic.
 type tiers struct{ highWatermark, tieredEnd, hotStart, tieredBytes int64 }
 
 func (s *system) tiers(ctx context.Context, topic string) (tiers, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Nodes[0].HTTP+"/v1/topics/"+topic, nil)
+	answer, err := s.Nodes[0].Topic(ctx, topic)
 	if err != nil {
 		return tiers{}, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return tiers{}, err
-	}
-	defer resp.Body.Close()
-	var answer struct {
-		Partitions []struct{ HighWatermark, TieredEndOffset, HotStartOffset, TieredBytes int64 }
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		return tiers{}, fmt.Errorf("GET %s: %s: %w", req.URL, resp.Status, err)
 	}
 	var t tiers
 	for _, p := range answer.Partitions {

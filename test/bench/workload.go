@@ -66,14 +66,14 @@ func idle(ctx context.Context, s *system, _ int64) (measurement, error) {
 	if err := pause(ctx, settle); err != nil { // what a start leaves to do
 		return measurement{}, err
 	}
-	before, err := s.usage()
+	before, err := s.usage(ctx)
 	if err != nil {
 		return measurement{}, err
 	}
 	if err := pause(ctx, watch); err != nil {
 		return measurement{}, err
 	}
-	after, err := s.usage()
+	after, err := s.usage(ctx)
 	return measurement{RSSBytes: after.RSSBytes, CPUPercent: 100 * (after.CPUSeconds - before.CPUSeconds) / watch.Seconds()}, err
 }
 
@@ -91,7 +91,7 @@ func produce(ctx context.Context, s *system, o load.Options) (measurement, error
 		return measurement{}, err
 	}
 	o.Seeds, o.Connections = s.Bootstrap(), connections
-	before, err := s.usage()
+	before, err := s.usage(ctx)
 	if err != nil {
 		return measurement{}, err
 	}
@@ -103,12 +103,12 @@ func produce(ctx context.Context, s *system, o load.Options) (measurement, error
 		return measurement{}, err
 	}
 	m := measurement{MBPerSecond: perSecond(p.Bytes, p.Elapsed), RecordsPerSecond: float64(p.Records) / p.Elapsed.Seconds(), Ack: p.Latency, Bytes: p.Bytes}
-	return s.cost(m, before)
+	return s.cost(ctx, m, before)
 }
 
 // cost adds what the broker used since before.
-func (s *system) cost(m measurement, before snapshot) (measurement, error) {
-	after, err := s.usage()
+func (s *system) cost(ctx context.Context, m measurement, before snapshot) (measurement, error) {
+	after, err := s.usage(ctx)
 	if err != nil {
 		return m, err
 	}
@@ -137,7 +137,7 @@ func tail(ctx context.Context, s *system, o load.Options) (measurement, error) {
 	for p := range o.Partitions {
 		from[p] = 0
 	}
-	before, err := s.usage()
+	before, err := s.usage(ctx)
 	if err != nil {
 		return measurement{}, err
 	}
@@ -160,7 +160,7 @@ func tail(ctx context.Context, s *system, o load.Options) (measurement, error) {
 		return measurement{}, err
 	}
 	m := measurement{MBPerSecond: perSecond(c.Bytes, c.Elapsed), RecordsPerSecond: float64(c.Records) / c.Elapsed.Seconds(), EndToEnd: c.Latency, Bytes: c.Bytes}
-	return s.cost(m, before)
+	return s.cost(ctx, m, before)
 }
 
 func latency(ctx context.Context, s *system, o load.Options, took time.Duration) (measurement, error) {
@@ -171,7 +171,7 @@ func latency(ctx context.Context, s *system, o load.Options, took time.Duration)
 	if _, err := load.Latency(ctx, o); err != nil { // a JVM compiles meanwhile
 		return measurement{}, fmt.Errorf("warm-up: %w", err)
 	}
-	before, err := s.usage()
+	before, err := s.usage(ctx)
 	if err != nil {
 		return measurement{}, err
 	}
@@ -182,7 +182,7 @@ func latency(ctx context.Context, s *system, o load.Options, took time.Duration)
 	}
 	m := measurement{Ack: l.Produce.Latency, EndToEnd: l.Consume.Latency, Bytes: l.Produce.Bytes}
 	m.MBPerSecond, m.RecordsPerSecond = perSecond(m.Bytes, l.Produce.Elapsed), float64(l.Produce.Records)/l.Produce.Elapsed.Seconds()
-	return s.cost(m, before)
+	return s.cost(ctx, m, before)
 }
 
 // catchUp reads a topic from its first offset: from the bucket where the broker has one, from its disk where not.
@@ -190,7 +190,7 @@ func catchUp(ctx context.Context, s *system, topic string, partitions int32, rec
 	if err := s.makeCold(ctx, topic); err != nil {
 		return measurement{}, err
 	}
-	before, err := s.usage()
+	before, err := s.usage(ctx)
 	if err != nil {
 		return measurement{}, err
 	}
@@ -202,7 +202,7 @@ func catchUp(ctx context.Context, s *system, topic string, partitions int32, rec
 		return measurement{}, err
 	}
 	m := measurement{MBPerSecond: perSecond(c.Bytes, c.Elapsed), RecordsPerSecond: float64(c.Records) / c.Elapsed.Seconds(), Bytes: c.Bytes}
-	return s.cost(m, before)
+	return s.cost(ctx, m, before)
 }
 
 func perSecond(bytes int64, d time.Duration) float64 { return float64(bytes) / 1e6 / d.Seconds() }

@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -167,11 +166,9 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("serve %v: %v, does not say %q:\n%s", c.args, err, c.want, out)
 		}
 	}
-	resp, err := http.Get("http://" + n.HTTP + "/metrics")
-	if err != nil || resp.StatusCode != http.StatusOK {
+	if _, err := n.Metrics(t.Context()); err != nil {
 		t.Fatalf("the first broker is disturbed: %v", err)
 	}
-	_ = resp.Body.Close()
 }
 
 func runProgram(t *testing.T, name string, args ...string) {

@@ -5,11 +5,8 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"io"
-	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -167,24 +164,9 @@ func TestHotBalanceMovesNoTieredBytes(t *testing.T) {
 // counter is what a broker's counter stands at, over all its labels.
 func counter(t *testing.T, n *proc.Node, name string) int {
 	t.Helper()
-	resp, err := http.Get("http://" + n.HTTP + "/metrics")
+	m, err := n.Metrics(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := 0
-	for line := range strings.Lines(string(body)) {
-		if strings.HasPrefix(line, name) {
-			f, err := strconv.ParseFloat(line[strings.LastIndexByte(strings.TrimSpace(line), ' ')+1:len(line)-1], 64)
-			if err != nil {
-				t.Fatalf("%q: %v", line, err)
-			}
-			sum += int(f)
-		}
-	}
-	return sum
+	return int(m.Sum(name, ""))
 }

@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"bytes"
-	"crypto/rand"
 	"fmt"
 	"os"
 	"os/exec"
@@ -48,14 +46,7 @@ func TestReassignmentTool(t *testing.T) {
 	c := startCluster(t)
 	cl := connect(t, c, kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	createOn(t, cl, untiered, []int32{1, 2})
-	value := make([]byte, 64<<10)
-	_, _ = rand.Read(value) // never fails
-	for range movedBytes / len(value) {
-		cl.Produce(t.Context(), &kgo.Record{Topic: "t", Value: bytes.Clone(value)}, nil)
-	}
-	if err := cl.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	produceMoved(t, cl)
 	plan := filepath.Join(t.TempDir(), "plan.json")
 	if err := os.WriteFile(plan, []byte(`{"version":1,"partitions":[{"topic":"t","partition":0,"replicas":[1,3]}]}`), 0o600); err != nil {
 		t.Fatal(err)

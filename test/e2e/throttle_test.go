@@ -74,6 +74,19 @@ func createOn(t *testing.T, cl *kgo.Client, configs map[string]string, replicas 
 	}
 }
 
+// produceMoved fills t's partition 0 with movedBytes.
+func produceMoved(t *testing.T, cl *kgo.Client) {
+	t.Helper()
+	value := make([]byte, 64<<10)
+	_, _ = rand.Read(value) // never fails
+	for range movedBytes / len(value) {
+		cl.Produce(t.Context(), &kgo.Record{Topic: "t", Value: bytes.Clone(value)}, nil)
+	}
+	if err := cl.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // moveThrottled moves t's one partition from brokers 1 and 2 to others, with the quota of one side, as kafka-reassign-partitions --throttle
 // does. It returns how long that took. Producers go on meanwhile, and nobody leaves the ISR who is to stay.
 func moveThrottled(t *testing.T, cl *kgo.Client, side, replicas string, to []int32) time.Duration {
@@ -126,14 +139,7 @@ func TestThrottledReassignment(t *testing.T) {
 	c := startCluster(t)
 	cl := connect(t, c, kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	createOn(t, cl, untiered, []int32{1, 2})
-	value := make([]byte, 64<<10)
-	_, _ = rand.Read(value) // never fails
-	for range movedBytes / len(value) {
-		cl.Produce(t.Context(), &kgo.Record{Topic: "t", Value: bytes.Clone(value)}, nil)
-	}
-	if err := cl.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	produceMoved(t, cl)
 	least := time.Duration(float64(movedBytes-unthrottledBytes) / throttleRate * float64(time.Second))
 	for _, move := range []struct {
 		side, replicas string

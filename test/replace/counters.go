@@ -1,12 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"fmt"
-	"net/http"
-	"strconv"
-	"strings"
 
 	"github.com/varvelog/varve/internal/testutil/proc"
 )
@@ -43,39 +38,18 @@ var counted = []struct {
 	{"varve_objstore_requests_total", `operation="get"`, func(c *counters) *int64 { return &c.Gets }},
 }
 
-// count reads a broker's page.
+// count asks a broker.
 func count(ctx context.Context, n *proc.Node) (counters, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.HTTP+"/metrics", nil)
-	if err != nil {
-		return counters{}, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return counters{}, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return counters{}, fmt.Errorf("metrics of broker %d: %s", n.ID, resp.Status)
-	}
-	return parseCounters(bufio.NewScanner(resp.Body))
+	m, err := n.Metrics(ctx)
+	return countersOf(m), err
 }
 
-func parseCounters(page *bufio.Scanner) (c counters, err error) {
-	for page.Scan() {
-		series, value, _ := strings.Cut(page.Text(), " ")
-		name, labels, _ := strings.Cut(series, "{")
-		for _, k := range counted {
-			if name == k.name && strings.Contains(labels, k.label) {
-				v, err := strconv.ParseFloat(value, 64)
-				if err != nil {
-					return c, fmt.Errorf("metric %s: %w", series, err)
-				}
-				*k.to(&c) += int64(v)
-			}
-		}
+func countersOf(m proc.Metrics) (c counters) {
+	for _, k := range counted {
+		*k.to(&c) += int64(m.Sum(k.name, k.label))
 	}
 	c.Other -= c.Records + c.Manifests + c.Footers + c.ReadBack // of all that was read
-	return c, page.Err()
+	return c
 }
 
 func (c counters) minus(o counters) counters {

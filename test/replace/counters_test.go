@@ -1,13 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/varvelog/varve/internal/testutil/proc"
 )
 
-func TestParseCounters(t *testing.T) {
+func TestCounters(t *testing.T) {
 	const page = `# HELP varve_tiering_read_bytes Bytes
 # TYPE varve_tiering_read_bytes counter
 varve_tiering_read_bytes{kind="manifest"} 100
@@ -25,12 +26,13 @@ varve_replication_started_over_total 3
 varve_ingest_untiered_bytes 8
 varve_ingest_untiered_limit_bytes 16
 `
-	got, err := parseCounters(bufio.NewScanner(strings.NewReader(page)))
+	m, err := proc.ParseMetrics(strings.NewReader(page))
+	got := countersOf(m)
 	want := counters{Replicated: 12, StartedOver: 3, Untiered: 8, Records: 1<<20 + 1004, Manifests: 120, Footers: 7, Other: 3, Gets: 10}
 	if err != nil || got != want {
 		t.Errorf("got %+v %v, want %+v", got, err, want)
 	}
-	if _, err := parseCounters(bufio.NewScanner(strings.NewReader("varve_ingest_untiered_bytes x\n"))); err == nil {
+	if _, err := proc.ParseMetrics(strings.NewReader("varve_ingest_untiered_bytes x\n")); err == nil {
 		t.Error("no number, and no error")
 	}
 }

@@ -4,6 +4,7 @@
 //
 //	process.go  Process: a child that is watched and stopped
 //	node.go     Node: bin/varve serve, ended, paused, wiped and started again on the same ports
+//	page.go     what a broker's HTTP listener says: Topic, Metrics
 //	cluster.go  Cluster: Nodes that know each other, on loopback or in namespaces, Varve's or Apache Kafka's
 //	disk.go     SmallDisks: data directories that can fill
 //	varve.go    StartVarve: a Node that is started once

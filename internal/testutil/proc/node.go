@@ -2,7 +2,6 @@ package proc
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -15,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/varvelog/varve/httpapi"
 	"github.com/varvelog/varve/internal/testutil/ports"
 )
 
@@ -210,21 +208,4 @@ func (n *Node) Fsck() (string, error) {
 	cmd.Env = append(os.Environ(), n.Env...)
 	out, err := cmd.CombinedOutput()
 	return strings.TrimSpace(string(out)), err
-}
-
-// Topic asks the broker where a topic's bytes are.
-func (n *Node) Topic(ctx context.Context, name string) (t httpapi.Topic, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.HTTP+"/v1/topics/"+name, nil)
-	if err != nil {
-		return t, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return t, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return t, fmt.Errorf("describe %s: %s", name, resp.Status)
-	}
-	return t, json.NewDecoder(resp.Body).Decode(&t)
 }
