@@ -87,7 +87,7 @@ func (b *Broker) describeCluster(ctx context.Context) (httpapi.Cluster, error) {
 	out := httpapi.Cluster{ClusterID: img.ClusterID(), Controller: int32(img.Controller()), Brokers: []httpapi.Broker{}, Voters: []httpapi.Voter{}}
 	for _, r := range img.AllBrokers() {
 		row := httpapi.Broker{
-			NodeID: int32(r.ID), Host: r.Host, Port: r.Port, Epoch: r.Epoch, Fenced: r.Fenced, NewDisk: r.Wiped, Draining: r.Draining,
+			NodeID: int32(r.ID), Host: r.Host, Port: r.Port, Epoch: r.Epoch, Fenced: r.Fenced, NewDisk: r.Wiped, Draining: r.Draining, Full: r.Full,
 		}
 		if r.Rack != nil {
 			row.Rack = *r.Rack

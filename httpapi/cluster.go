@@ -42,6 +42,7 @@ type Broker struct {
 	Fenced   bool   `json:"fenced"`   // it serves nothing
 	NewDisk  bool   `json:"newDisk"`  // fenced, and back with another disk: it has to leave every ISR first
 	Draining bool   `json:"draining"` // it is to be emptied
+	Full     bool   `json:"full"`     // its disk has no room: it appends nothing
 }
 
 // Voter is a member of the etcd that holds the cluster's metadata.

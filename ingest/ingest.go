@@ -309,7 +309,7 @@ func (g *Ingest) onImage(old, image *metadata.Image) {
 		return
 	}
 	all := old == nil || !slices.EqualFunc(old.AllBrokers(), image.AllBrokers(), func(a, b metadata.Broker) bool {
-		return a.ID == b.ID && a.Epoch == b.Epoch && a.Fenced == b.Fenced
+		return a.ID == b.ID && a.Epoch == b.Epoch && a.Fenced == b.Fenced && a.Full == b.Full
 	})
 	if all {
 		live := liveOf(image)

@@ -176,11 +176,13 @@ func (p *Partition) tailLocked(b record.Batch) {
 	q.push(b)
 }
 
-// liveOf is the registration epoch of every broker that is not fenced.
+// liveOf is the registration epoch of every broker that appends what it fetches: that is neither fenced nor full.
 func liveOf(image *metadata.Image) replica.Live {
 	live := replica.Live{}
 	for _, b := range image.Brokers() {
-		live[b.ID] = b.Epoch
+		if !b.Full {
+			live[b.ID] = b.Epoch
+		}
 	}
 	return live
 }

@@ -226,7 +226,7 @@ func (r *replicator) fetcher(fetching *service.Group, leader base.BrokerID) *rep
 	}
 	o := r.opts
 	f := replica.NewFetcher(replica.Options{
-		Self: r.g.opts.Broker, BrokerEpoch: o.BrokerEpoch, Leader: leader, Log: r, Throttle: r,
+		Self: r.g.opts.Broker, BrokerEpoch: o.BrokerEpoch, Leader: leader, Log: r, Throttle: r, Full: r.g.store.Full,
 		Dial:  func(ctx context.Context) (net.Conn, error) { return o.Dial(ctx, leader) },
 		Clock: r.g.clock, Logger: r.g.log, MaxWait: o.MaxWait, MinBytes: o.MinBytes, MaxBytes: o.MaxBytes,
 		PartitionMaxBytes: o.PartitionMaxBytes, RequestTimeout: o.RequestTimeout, BackoffMin: followBackoff,

@@ -31,8 +31,8 @@ type heartbeatOf struct {
 //   - Only the broker that is the controller answers; another one's answer is 41. 77 and 102 as Kafka: a registration that is
 //     not the current one, or is not known here yet.
 //   - The end of the connection is told to the controller: a broker that died is fenced at once, not after its session.
-//   - An offline directory (v1, KIP-858) says that the broker's disk is full: it keeps no leadership that another can take. It stays
-//     in sync for as long as it can append what others lead.
+//   - An offline directory (v1, KIP-858) says that the broker's disk is full: it keeps no leadership that another can take, and no
+//     place in an ISR that has enough others.
 //   - The metadata offset is not looked at.
 func handleBrokerHeartbeat(s *Server, _ context.Context, r *request) (kmsg.Response, error) {
 	req := r.Request.(*kmsg.BrokerHeartbeatRequest)

@@ -15,7 +15,7 @@ import (
 func (r brokerRecord) broker(id base.BrokerID, rev int64) Broker {
 	b := Broker{
 		ID: id, Host: r.Host, Port: r.Port, Rack: r.Rack, Disk: r.Disk, Epoch: r.Epoch,
-		Fenced: r.Fenced, Wiped: r.Wiped, Draining: r.Drain, Rev: rev,
+		Fenced: r.Fenced, Wiped: r.Wiped, Draining: r.Drain, Full: r.Full, Rev: rev,
 	}
 	if b.Epoch == 0 {
 		b.Epoch = rev
@@ -26,7 +26,7 @@ func (r brokerRecord) broker(id base.BrokerID, rev int64) Broker {
 func (b *Broker) record() brokerRecord {
 	return brokerRecord{
 		Host: b.Host, Port: b.Port, Rack: b.Rack, Disk: b.Disk, Epoch: b.Epoch,
-		Fenced: b.Fenced, Wiped: b.Wiped, Drain: b.Draining,
+		Fenced: b.Fenced, Wiped: b.Wiped, Drain: b.Draining, Full: b.Full,
 	}
 }
 
@@ -245,6 +245,16 @@ func (s *Store) UnfenceBroker(ctx context.Context, controllerEpoch int64, id bas
 		return changed, nil
 	})
 	return wrapKV(err, fmt.Sprintf("unfence broker %d", id))
+}
+
+// SetFull notes what a broker says of its disk, as the controller of an epoch: errors as of FenceBroker.
+func (s *Store) SetFull(ctx context.Context, controllerEpoch int64, id base.BrokerID, brokerEpoch int64, full bool) error {
+	err := s.changeBroker(ctx, id, &controllerEpoch, func(b *Broker) (bool, error) {
+		changed := b.Full != full
+		b.Full = full
+		return changed, staleUnless(b, brokerEpoch)
+	})
+	return wrapKV(err, fmt.Sprintf("note that the disk of broker %d is full: %t", id, full))
 }
 
 // SetDraining says whether a broker is to be emptied: it keeps no leadership that another can take, gets no new replicas,

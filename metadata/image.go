@@ -71,6 +71,7 @@ type Broker struct {
 	Fenced   bool   // leads nothing and is not shown to clients, until the controller hears from it
 	Wiped    bool   // fenced, and back with another disk: has to leave every ISR and ELR first (I14)
 	Draining bool   // an operator wants its replicas elsewhere
+	Full     bool   // it says that its disk has no room: it refuses produce requests, and appends nothing as a follower
 	Rev      int64  // KV mod revision of the registration's key
 }
 

@@ -126,8 +126,8 @@ type partitionRecord struct {
 	PartitionEpoch int32            `json:"partitionEpoch"`
 }
 
-// brokerRecord is a registration. The broker writes all of it; then the controller sets and clears Fenced, and clears Wiped
-// with it, and an operator sets Drain: none of that changes the epoch.
+// brokerRecord is a registration. The broker writes all of it; then the controller sets and clears Fenced and Full, and clears
+// Wiped with Fenced, and an operator sets Drain: none of that changes the epoch.
 type brokerRecord struct {
 	Host   string  `json:"host"`
 	Port   int32   `json:"port"`
@@ -137,6 +137,7 @@ type brokerRecord struct {
 	Fenced bool    `json:"fenced,omitempty"`
 	Wiped  bool    `json:"wiped,omitempty"`
 	Drain  bool    `json:"drain,omitempty"`
+	Full   bool    `json:"full,omitempty"`
 }
 
 // pendingRecord says what was being done, and by which incarnation of which broker: while that one lives, nobody else

@@ -40,9 +40,9 @@ func (i *Image) Rules(p *Partition) controller.Rules {
 	return controller.Rules{MinISR: int(config.MinInsyncReplicas), Unclean: config.UncleanLeaderElection}
 }
 
-// Cluster is the status of every broker. said, where it is not nil, is what live brokers say of themselves: only the controller
+// Cluster is the status of every broker. leaving, where it is not nil, says which brokers shut down: only the controller
 // knows.
-func (i *Image) Cluster(said func(base.BrokerID) controller.Status) controller.Cluster {
+func (i *Image) Cluster(leaving func(base.BrokerID) bool) controller.Cluster {
 	c := make(controller.Cluster, len(i.brokers))
 	for id, b := range i.brokers {
 		switch {
@@ -50,13 +50,16 @@ func (i *Image) Cluster(said func(base.BrokerID) controller.Status) controller.C
 			c[id] = controller.Wiped
 		case b.Fenced:
 			c[id] = controller.Fenced
+		case leaving != nil && leaving(id):
+			c[id] = controller.Leaving
+		case b.Full && b.Draining:
+			c[id] = controller.FullDraining
+		case b.Full:
+			c[id] = controller.Full
 		case b.Draining:
 			c[id] = controller.Draining
 		default:
 			c[id] = controller.Live
-		}
-		if said != nil {
-			c[id] = min(c[id], said(id))
 		}
 	}
 	return c

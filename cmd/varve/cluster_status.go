@@ -31,6 +31,7 @@ type brokerStatus struct {
 	Fenced   bool  `json:"fenced"`
 	NewDisk  *bool `json:"newDisk"`
 	Draining *bool `json:"draining"`
+	Full     *bool `json:"full"`
 	Voter    *bool `json:"voter"`
 }
 
@@ -132,7 +133,7 @@ func (a *app) addVoters(ctx context.Context, s *clusterStatus) error {
 		b := &s.Brokers[i]
 		for _, told := range answer.Brokers {
 			if told.NodeID == b.NodeID {
-				b.NewDisk, b.Draining = &told.NewDisk, &told.Draining
+				b.NewDisk, b.Draining, b.Full = &told.NewDisk, &told.Draining, &told.Full
 			}
 		}
 		if answer.Problem == "" {
@@ -185,6 +186,9 @@ func (b *brokerStatus) state() string {
 	}
 	if b.Draining != nil && *b.Draining {
 		state += ", draining"
+	}
+	if b.Full != nil && *b.Full {
+		state += ", disk full"
 	}
 	return state
 }

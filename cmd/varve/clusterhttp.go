@@ -17,6 +17,7 @@ type clusterAnswer struct {
 		NodeID   int32 `json:"nodeId"`
 		NewDisk  bool  `json:"newDisk"`
 		Draining bool  `json:"draining"`
+		Full     bool  `json:"full"`
 	} `json:"brokers"`
 	Voters  []voterRow `json:"voters"`
 	Problem string     `json:"problem"`

@@ -22,6 +22,9 @@ import (
 // fetchVersion is the Fetch that brokers speak to each other: topic ids (13), replica state (15).
 const fetchVersion = 17
 
+// fullLook is how soon a full disk is looked at again.
+const fullLook = 500 * time.Millisecond
+
 // interruptAfter is how long a request that does not know of a new partition may still wait before its connection is cut.
 const interruptAfter = 5 * time.Millisecond
 
@@ -33,6 +36,7 @@ type Options struct {
 	Dial        func(ctx context.Context) (net.Conn, error) // to the leader, ready for requests
 	Log         Log
 	Throttle    Throttle     // none
+	Full        func() bool  // reports that there is no room for records: nothing is fetched; never
 	Clock       clock.Clock  // clock.Real
 	Logger      *slog.Logger // discards
 
@@ -226,7 +230,7 @@ func (f *Fetcher) awaitWork(ctx context.Context) bool {
 	return false
 }
 
-// turn is what to fetch now, in a fixed order, and how long to the next partition that waits after an error, for the quota, or starts over.
+// turn is what to fetch now, in a fixed order, and how long to the next partition that waits after an error, for the quota or for room, or starts over.
 type turn struct {
 	due     []*pulled
 	wait    time.Duration
@@ -247,10 +251,13 @@ func (f *Fetcher) nextLocked() turn {
 	if f.opts.Throttle != nil {
 		closed, changed = f.opts.Throttle.Closed(now)
 	}
+	full := f.opts.Full != nil && f.opts.Full()
 	for _, p := range f.mu.parts {
 		switch d := p.notBefore.Sub(now); {
 		case p.over != nil:
 			t.wait = min(t.wait, startOverLook)
+		case full:
+			t.wait = min(t.wait, fullLook)
 		case d > 0:
 			t.wait = min(t.wait, d)
 		case closed > 0 && !p.level && f.opts.Throttle.Holds(p.id):

@@ -21,7 +21,7 @@ type State struct {
 	MinInSync int             // min.insync.replicas
 }
 
-// Live is the registration epoch of each unfenced broker. It is shared and not modified.
+// Live is the registration epoch of each broker that is neither fenced nor full. It is shared and not modified.
 type Live map[base.BrokerID]int64
 
 // LeaderStart is what a leadership begins with.
@@ -230,7 +230,7 @@ func (l *Leader) Update(s State) Effects {
 	return l.effects()
 }
 
-// SetLive takes over which brokers are unfenced.
+// SetLive takes over which brokers are live.
 func (l *Leader) SetLive(live Live) Effects {
 	l.live = live
 	return l.effects()

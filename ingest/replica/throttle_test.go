@@ -59,6 +59,25 @@ func TestFetcherWaitsForTheQuota(t *testing.T) {
 	compare(t, trace, "4800ms dial", "4800ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1")
 }
 
+// While the disk is full nothing is fetched, which the leader is told; then all goes on.
+func TestFetcherRestsWhileFull(t *testing.T) {
+	l := &fakeLeader{answer: func(_ int, req *kmsg.FetchRequest, _ *kmsg.FetchResponse) (time.Duration, bool) {
+		return time.Duration(req.MaxWaitMillis) * time.Millisecond, false
+	}}
+	trace := runFetcher(t, l, &fakeLog{}, 2200*time.Millisecond, func(f *Fetcher) {
+		began := time.Now()
+		f.opts.Full = func() bool {
+			since := time.Since(began)
+			return since > 200*time.Millisecond && since < 1800*time.Millisecond
+		}
+		f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}})
+	})
+	compare(t, trace,
+		"0ms dial", "0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1", "500ms fetch v17 by 2/9 session 77.1 wait 0: forget 1-[0]",
+		"2000ms fetch v17 by 2/9 session 77.2 wait 500: 1-0@e3 0 after e-1",
+	)
+}
+
 // Who has everything that is committed says so whatever the quota is: it may be about to join the ISR.
 func TestFetcherAcknowledgesWhenLevel(t *testing.T) {
 	h := &heldBack{}

@@ -146,12 +146,12 @@ func (p *planner) drain() {
 		if p.left <= 0 {
 			return
 		}
-		if !slices.ContainsFunc(p.targets[i], func(id base.BrokerID) bool { return p.c[id] == Draining }) || !p.movable(i) {
+		if !slices.ContainsFunc(p.targets[i], func(id base.BrokerID) bool { return p.c[id].emptied() }) || !p.movable(i) {
 			continue
 		}
 		target := slices.Clone(p.targets[i])
 		for n, id := range target {
-			if p.c[id] != Draining {
+			if !p.c[id].emptied() {
 				continue
 			}
 			if b := pick(p.carried, target, p.racksOf(target, n), n == 0); b != nil {

@@ -26,16 +26,23 @@ type Status uint8
 
 // The statuses of a broker.
 const (
-	Fenced   Status = iota // leads nothing and leaves every ISR that has others
-	Wiped                  // fenced, and back with another disk: leaves every ISR and ELR before it may return (I14)
-	Leaving                // alive and shutting down: leads only where nobody else can, leaves the ISR where that is safe
-	Full                   // alive, and has no room: refuses produce requests, so it leads only where nobody else can
-	Draining               // alive, and to be emptied: leads only where nobody else can
+	Fenced       Status = iota // leads nothing and leaves every ISR that has others
+	Wiped                      // fenced, and back with another disk: leaves every ISR and ELR before it may return (I14)
+	Leaving                    // alive and shutting down: leads only where nobody else can, leaves the ISR where that is safe
+	FullDraining               // Full and Draining
+	Full                       // alive, without room for records: leads only where nobody else can, leaves the ISR where that is safe
+	Draining                   // alive, and to be emptied: leads only where nobody else can
 	Live
 )
 
 // Alive reports whether a broker serves: only such brokers lead.
 func (s Status) Alive() bool { return s >= Leaving }
+
+// emptied reports whether a broker's replicas are to go elsewhere.
+func (s Status) emptied() bool { return s == Draining || s == FullDraining }
+
+// joins reports whether a broker may enter an ISR.
+func (s Status) joins() bool { return s >= Draining }
 
 // Cluster is the status of every broker.
 type Cluster map[base.BrokerID]Status
@@ -151,7 +158,7 @@ func follow(old *State, n State) (State, bool) {
 func nextISR(s *State, c Cluster, r Rules) (isr []base.BrokerID, unclean bool) {
 	alive := keep(s.ISR, func(id base.BrokerID) bool { return c[id].Alive() })
 	if len(alive) > 0 {
-		return withoutLeaving(alive, c, EffectiveMinISR(r.MinISR, len(s.Replicas))), false
+		return withoutIdle(alive, c, EffectiveMinISR(r.MinISR, len(s.Replicas))), false
 	}
 	if id, ok := best(s, s.ELR, c); ok {
 		return []base.BrokerID{id}, false
@@ -164,10 +171,10 @@ func nextISR(s *State, c Cluster, r Rules) (isr []base.BrokerID, unclean bool) {
 	return keep(s.ISR, func(id base.BrokerID) bool { return c[id] != Wiped }), false
 }
 
-// withoutLeaving drops brokers that shut down from an ISR as long as enough others remain for produce requests.
-func withoutLeaving(isr []base.BrokerID, c Cluster, enough int) []base.BrokerID {
+// withoutIdle drops brokers that shut down or are full from an ISR as long as enough others remain for produce requests.
+func withoutIdle(isr []base.BrokerID, c Cluster, enough int) []base.BrokerID {
 	for _, id := range isr {
-		if c[id] == Leaving && len(isr) > enough {
+		if !c[id].joins() && len(isr) > enough {
 			isr = keep(isr, func(other base.BrokerID) bool { return other != id })
 		}
 	}

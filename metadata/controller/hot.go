@@ -65,7 +65,7 @@ type movedBytes struct {
 // Whole reports whether every broker that is known serves and every replica of every partition is in sync: nothing else moves bytes,
 // and nothing that a move takes away is needed.
 func Whole(states []State, brokers []Broker, c Cluster) bool {
-	if slices.ContainsFunc(brokers, func(b Broker) bool { return c[b.ID] <= Leaving }) {
+	if slices.ContainsFunc(brokers, func(b Broker) bool { return c[b.ID] < Draining }) {
 		return false
 	}
 	return !slices.ContainsFunc(states, func(s State) bool {

@@ -19,8 +19,8 @@ type ISRChange struct {
 
 // ChangeISR returns the state after a leader's proposal. What leaves an ISR that becomes smaller than min.insync.replicas
 // enters the ELR. The errors are those of AlterPartition: kerr.FencedLeaderEpoch, kerr.InvalidUpdateVersion (both: the
-// state moved on, look again), kerr.InvalidRequest, and kerr.IneligibleReplica where a broker that joins is fenced or
-// shuts down.
+// state moved on, look again), kerr.InvalidRequest, and kerr.IneligibleReplica where a broker that joins is fenced, full
+// or shuts down.
 //
 // The caller also makes sure that those which join are the incarnations that caught up (their broker epochs).
 func ChangeISR(s State, p ISRChange, c Cluster, r Rules) (State, error) {
@@ -36,7 +36,7 @@ func ChangeISR(s State, p ISRChange, c Cluster, r Rules) (State, error) {
 		switch {
 		case slices.Contains(p.ISR[:n], id), !slices.Contains(s.Replicas, id):
 			return s, fmt.Errorf("ISR %v of replicas %v: %w", p.ISR, s.Replicas, kerr.InvalidRequest)
-		case !slices.Contains(s.ISR, id) && c[id] <= Leaving:
+		case !slices.Contains(s.ISR, id) && !c[id].joins():
 			return s, fmt.Errorf("broker %d cannot join an ISR now: %w", id, kerr.IneligibleReplica)
 		}
 	}

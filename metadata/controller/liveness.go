@@ -30,9 +30,9 @@ const (
 
 // Registration is what the tracker has to know of a registered broker.
 type Registration struct {
-	ID     base.BrokerID
-	Epoch  int64
-	Fenced bool
+	ID           base.BrokerID
+	Epoch        int64
+	Fenced, Full bool
 }
 
 // Tracker knows which brokers are alive, from what a controller hears. It is pure: time is passed in, and what it decides
@@ -47,7 +47,8 @@ type session struct {
 	Registration
 	last    time.Time // of its last heartbeat, or when the tracker first saw it
 	heard   bool      // a heartbeat came
-	said    Status    // of itself: Leaving, Full or Live
+	leaving bool      // it said that it shuts down
+	full    bool      // it said that its disk has no room
 	apart   bool      // the connection of its heartbeats ended, and none has come since
 	suspect bool      // to be probed
 	doubted bool      // its connection broke, or none was seen: probed again and again until it is heard
@@ -58,7 +59,8 @@ type session struct {
 // Decision is what a controller has to do now, each list sorted by id, and when to ask again where nothing happens before.
 type Decision struct {
 	Fence, Unfence, Probe []Registration
-	Again                 time.Time // zero: nothing to wait for
+	Room                  []Registration // those whose disk is Full now, and was not, or was, and is not
+	Again                 time.Time      // zero: nothing to wait for
 }
 
 func (d *Decision) again(at time.Time) {
@@ -83,7 +85,7 @@ func (t *Tracker) Sync(registered []Registration, now time.Time) {
 			t.sessions[r.ID] = &session{Registration: r, last: now, suspect: !r.Fenced, doubted: !r.Fenced}
 			continue
 		}
-		if s.Fenced = r.Fenced; s.Fenced {
+		if s.Registration = r; s.Fenced {
 			s.suspect, s.doubted = false, false
 		}
 	}
@@ -101,17 +103,6 @@ type Heartbeat struct {
 	Full    bool  // its disk has no room
 }
 
-func (h *Heartbeat) status() Status {
-	switch {
-	case h.Leaving:
-		return Leaving
-	case h.Full:
-		return Full
-	default:
-		return Live
-	}
-}
-
 // Heartbeat prolongs a session. The errors are those of BrokerHeartbeat: kerr.BrokerIDNotRegistered, kerr.StaleBrokerEpoch.
 func (t *Tracker) Heartbeat(h Heartbeat, now time.Time) error {
 	s, err := t.session(h.ID, h.Epoch)
@@ -123,7 +114,7 @@ func (t *Tracker) Heartbeat(h Heartbeat, now time.Time) error {
 			return nil
 		}
 	}
-	s.last, s.heard, s.said, s.apart, s.suspect, s.doubted = now, true, h.status(), false, false, false
+	s.last, s.heard, s.leaving, s.full, s.apart, s.suspect, s.doubted = now, true, h.Leaving, h.Full, false, false, false
 	return nil
 }
 
@@ -162,15 +153,13 @@ func (t *Tracker) session(id base.BrokerID, epoch int64) (*session, error) {
 	}
 }
 
-// Said is what a broker that is alive last said of itself: Leaving, Full or, where it said nothing, Live.
-func (t *Tracker) Said(id base.BrokerID) Status {
-	if s := t.sessions[id]; s != nil && s.heard {
-		return s.said
-	}
-	return Live
+// Leaving reports whether a broker is alive and shuts down.
+func (t *Tracker) Leaving(id base.BrokerID) bool {
+	s := t.sessions[id]
+	return s != nil && s.leaving
 }
 
-// Decide returns what is to be done. A probe is asked for once, until its result is there; fencing and unfencing are repeated until Sync shows them.
+// Decide returns what is to be done. A probe is asked for once, until its result is there; fencing, unfencing and what is full are repeated until Sync shows them.
 func (t *Tracker) Decide(now time.Time) Decision {
 	var d Decision
 	for _, s := range t.sessions {
@@ -185,8 +174,11 @@ func (t *Tracker) Decide(now time.Time) Decision {
 		switch {
 		case !s.Fenced && !alive:
 			d.Fence = append(d.Fence, s.Registration)
-		case s.Fenced && alive && s.heard && s.said != Leaving:
+		case s.Fenced && alive && s.heard && !s.leaving:
 			d.Unfence = append(d.Unfence, s.Registration)
+		}
+		if alive && s.heard && s.full != s.Full {
+			d.Room = append(d.Room, Registration{ID: s.ID, Epoch: s.Epoch, Fenced: s.Fenced, Full: s.full})
 		}
 		if !s.Fenced && alive {
 			d.again(s.last.Add(t.timeout))
@@ -196,5 +188,6 @@ func (t *Tracker) Decide(now time.Time) Decision {
 	slices.SortFunc(d.Fence, byID)
 	slices.SortFunc(d.Unfence, byID)
 	slices.SortFunc(d.Probe, byID)
+	slices.SortFunc(d.Room, byID)
 	return d
 }

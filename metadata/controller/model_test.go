@@ -296,7 +296,7 @@ func (m *model) control(id base.BrokerID, n *node) error {
 		}
 	case 1:
 		if m.cluster[id].Alive() {
-			m.cluster[id] = []Status{Live, Leaving, Full, Draining}[m.r.IntN(4)]
+			m.cluster[id] = []Status{Live, Leaving, FullDraining, Full, Draining}[m.r.IntN(5)]
 		}
 	case 2:
 		involved := slices.Contains(m.state.ISR, id) || slices.Contains(m.state.ELR, id)

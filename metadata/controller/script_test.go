@@ -136,11 +136,11 @@ func (b *bench) liveness(name string, id base.BrokerID, args []string) string {
 	case "after":
 		d, _ := time.ParseDuration(args[0])
 		b.now = b.now.Add(d)
-	case "heartbeat", "goodbye", "full":
+	case "heartbeat", "goodbye", "noroom":
 		if len(args) > 1 {
 			epoch, _ = strconv.ParseInt(args[1], 10, 64)
 		}
-		err = b.tracker.Heartbeat(Heartbeat{ID: id, Epoch: epoch, Leaving: name == "goodbye", Full: name == "full"}, b.now)
+		err = b.tracker.Heartbeat(Heartbeat{ID: id, Epoch: epoch, Leaving: name == "goodbye", Full: name == "noroom"}, b.now)
 	case "disconnected":
 		b.tracker.Disconnected(id, epoch)
 	case "refused":
@@ -155,6 +155,14 @@ func (b *bench) liveness(name string, id base.BrokerID, args []string) string {
 	b.tracker.Sync(b.regs, b.now)
 	d := b.tracker.Decide(b.now)
 	line := fmt.Sprintf("%s: fence %v unfence %v probe %v", b.now.Sub(time.Unix(0, 0)), names(d.Fence), names(d.Unfence), names(d.Probe))
+	for _, r := range d.Room {
+		line += fmt.Sprintf(" full %d %t", r.ID, r.Full)
+		for n := range b.regs {
+			if b.regs[n].ID == r.ID {
+				b.regs[n].Full = r.Full
+			}
+		}
+	}
 	if !d.Again.IsZero() {
 		line += fmt.Sprintf(" again at %s", d.Again.Sub(time.Unix(0, 0)))
 	}

@@ -190,8 +190,21 @@ func (m *Member) ReplaceVoter(ctx context.Context, old base.BrokerID, v Voter) e
 	return m.AddVoter(ctx, v)
 }
 
-// MoveLeader makes a voter raft's leader.
+// transferElections is how many election timeouts a transfer of leadership may take.
+const transferElections = 4
+
+// MoveLeader makes a voter raft's leader. Raft gives a transfer up after an election timeout (a message to a member that has just
+// come may be lost), of which etcd does not hear: so it is asked for again until ctx ends.
 func (m *Member) MoveLeader(ctx context.Context, to base.BrokerID) error {
+	for {
+		err := m.transfer(ctx, to)
+		if !errors.Is(err, errRetry) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (m *Member) transfer(ctx context.Context, to base.BrokerID) error {
 	infos, err := m.Members(ctx)
 	if err != nil {
 		return err
@@ -211,10 +224,16 @@ func (m *Member) MoveLeader(ctx context.Context, to base.BrokerID) error {
 		return err
 	}
 	defer func() { _ = client.Close() }() // nothing is under way
-	if _, err := client.MoveLeader(ctx, infos[target].MemberID); err != nil {
-		return fmt.Errorf("etcd: move leadership to broker %d: %w", to, err)
+	attempt, cancel := context.WithTimeout(ctx, max(transferElections*m.opts.electionTimeout(), requestTimeout))
+	defer cancel()
+	if _, err = client.MoveLeader(attempt, infos[target].MemberID); err == nil {
+		return nil
 	}
-	return nil
+	err = fmt.Errorf("etcd: move leadership to broker %d: %w", to, err)
+	if attempt.Err() != nil {
+		return retryable(err)
+	}
+	return err
 }
 
 // anyClient is one that reaches the cluster over TCP.

@@ -59,6 +59,26 @@ func TestGrowAndShrink(t *testing.T) {
 	}
 }
 
+// A transfer that raft has given up is noticed, and asked for again.
+func TestTransferToOneThatIsAway(t *testing.T) {
+	c := newTrio(t, 3)
+	c.start(1, 2, 3)
+	from := c.leader()
+	to := from%3 + 1
+	c.crash(to)
+	ctx := c.context()
+	if err := c.members[from].transfer(ctx, to); !errors.Is(err, errRetry) || ctx.Err() != nil {
+		t.Fatalf("to a member that is away: %v", err)
+	}
+	c.start(to)
+	if err := c.members[from].MoveLeader(c.context(), to); err != nil {
+		t.Fatal(err)
+	}
+	if now := c.leader(); now != to {
+		t.Errorf("broker %d leads, want %d", now, to)
+	}
+}
+
 func TestReplaceVoter(t *testing.T) {
 	c := newTrio(t, 3)
 	c.start(1, 2, 3)

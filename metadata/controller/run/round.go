@@ -79,13 +79,18 @@ func (c *Controller) round(ctx context.Context) (due time.Time, err error) {
 	}()
 	for _, r := range decision.Fence {
 		c.opts.Logger.Info("fencing a broker", slog.Int("broker", int(r.ID)), slog.Int64("epoch", r.Epoch))
-		err := c.opts.Store.FenceBroker(ctx, c.epoch, r.ID, r.Epoch)
-		if err != nil && !errors.Is(err, kerr.StaleBrokerEpoch) && !errors.Is(err, kerr.BrokerIDNotRegistered) {
+		if err := c.opts.Store.FenceBroker(ctx, c.epoch, r.ID, r.Epoch); gone(err) != nil {
 			return time.Time{}, err
 		}
 	}
 	if len(decision.Fence) > 0 {
 		c.sweep()
+	}
+	for _, r := range decision.Room {
+		c.opts.Logger.Info("a broker's disk", slog.Int("broker", int(r.ID)), slog.Bool("full", r.Full))
+		if err := c.opts.Store.SetFull(ctx, c.epoch, r.ID, r.Epoch, r.Full); gone(err) != nil {
+			return time.Time{}, err
+		}
 	}
 	if err := c.settle(ctx); err != nil {
 		return time.Time{}, err
@@ -104,6 +109,14 @@ func (c *Controller) round(ctx context.Context) (due time.Time, err error) {
 		due = c.balance
 	}
 	return due, nil
+}
+
+// gone is err, but nil where the registration has gone that something was to be done about.
+func gone(err error) error {
+	if errors.Is(err, kerr.StaleBrokerEpoch) || errors.Is(err, kerr.BrokerIDNotRegistered) {
+		return nil
+	}
+	return err
 }
 
 // reign claims the controller key where this broker does not hold it.
@@ -145,7 +158,7 @@ func (c *Controller) decide() controller.Decision {
 func (c *Controller) cluster(image *metadata.Image) controller.Cluster {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return image.Cluster(c.mu.tracker.Said)
+	return image.Cluster(c.mu.tracker.Leaving)
 }
 
 // probe looks after a broker in the background.

@@ -138,7 +138,7 @@ func (c *Controller) Heartbeat(h controller.Heartbeat) (Answer, error) {
 		return Answer{}, err
 	}
 	answer := Answer{Fenced: !cluster[h.ID].Alive(), MayStop: h.Leaving}
-	if answer.Fenced || h.Leaving || h.Full {
+	if b, _ := image.BrokerByID(h.ID); answer.Fenced || h.Leaving || h.Full != b.Full {
 		c.signal()
 	}
 	if !h.Leaving {
@@ -167,7 +167,7 @@ func (c *Controller) heard(image *metadata.Image, h controller.Heartbeat) (contr
 	if err := c.mu.tracker.Heartbeat(h, now); err != nil {
 		return nil, err
 	}
-	return image.Cluster(c.mu.tracker.Said), nil
+	return image.Cluster(c.mu.tracker.Leaving), nil
 }
 
 // Disconnected says that the connection over which a broker sent heartbeats broke: it is probed at once.
@@ -184,7 +184,7 @@ func registrations(image *metadata.Image) []controller.Registration {
 	brokers := image.AllBrokers()
 	out := make([]controller.Registration, len(brokers))
 	for n, b := range brokers {
-		out[n] = controller.Registration{ID: b.ID, Epoch: b.Epoch, Fenced: b.Fenced}
+		out[n] = controller.Registration{ID: b.ID, Epoch: b.Epoch, Fenced: b.Fenced, Full: b.Full}
 	}
 	return out
 }

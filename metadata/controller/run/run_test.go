@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,6 +33,7 @@ type node struct {
 	group      *service.Group
 	epoch      int64
 	leaving    bool
+	full       atomic.Bool // its disk
 }
 
 // cluster is several nodes over one KV.
@@ -232,7 +234,7 @@ func (c *cluster) live(ctx context.Context, n *node) {
 			continue
 		}
 		if raft != nil {
-			_, _ = raft.controller.Heartbeat(controller.Heartbeat{ID: n.id, Epoch: n.epoch, Leaving: n.leaving}) // a controller that is not ready is asked again
+			_, _ = raft.controller.Heartbeat(controller.Heartbeat{ID: n.id, Epoch: n.epoch, Leaving: n.leaving, Full: n.full.Load()}) // a controller that is not ready is asked again
 		}
 	}
 }
@@ -248,7 +250,7 @@ func (c *cluster) propose(ctx context.Context, n *node) {
 		}
 		proposal := metadata.ISRProposal{TopicID: p.TopicID, Partition: p.TP.Partition, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch}
 		for _, id := range p.Replicas {
-			if other := c.node(id); slices.Contains(p.ISR, id) || other != nil {
+			if other := c.node(id); slices.Contains(p.ISR, id) || other != nil && !other.full.Load() {
 				member := metadata.ISRMember{ID: id}
 				if other != nil {
 					member.Epoch = other.epoch
@@ -496,6 +498,7 @@ func TestFourthBrokerAndDrain(t *testing.T) {
 				t.Errorf("broker %d leads %d: %v", id, n, leads())
 			}
 		}
+		c.node(2).full.Store(true) // which is why it is drained
 		if err := c.node(3).store.SetDraining(context.Background(), 2, true); err != nil {
 			t.Fatal(err)
 		}
@@ -539,6 +542,34 @@ func TestControlledShutdown(t *testing.T) {
 		if _, err := c.node(3).controller.Heartbeat(controller.Heartbeat{ID: 2, Epoch: n.epoch, Leaving: true}); err == nil {
 			t.Error("a broker that is not the controller took a heartbeat")
 		}
+	})
+}
+
+// A broker whose disk is full leads nothing and leaves the ISRs, under a new controller too, until there is room.
+func TestFullBroker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		defer c.close()
+		for id := base.BrokerID(1); id <= 3; id++ {
+			c.start(id)
+		}
+		c.elect(1)
+		c.settle()
+		c.create(1, "t", 12, 3)
+		c.settle()
+		c.node(2).full.Store(true)
+		for _, controller := range []base.BrokerID{1, 3} {
+			c.elect(controller)
+			time.Sleep(5 * time.Second) // of the bubble: some looks at the balance that find nothing
+			synctest.Wait()
+			for p := range c.node(1).store.Image().AllPartitions() {
+				if p.Leader == 2 || slices.Contains(p.ISR, 2) || len(p.ISR) < 2 {
+					t.Errorf("full: %+v", *p)
+				}
+			}
+		}
+		c.node(2).full.Store(false)
+		c.settle()
 	})
 }
 
