@@ -23,6 +23,11 @@ func handleDeleteTopics(s *Server, _ context.Context, r *request) (kmsg.Response
 	for i := range req.TopicNames {
 		targets = append(targets, kmsg.DeleteTopicsRequestTopic{Topic: &req.TopicNames[i]})
 	}
+	for i := range targets {
+		if name := targets[i].Topic; name != nil {
+			s.meet(ctx, *name)
+		}
+	}
 	img := s.deps.meta.Image()
 	times := map[base.TopicID]int{}
 	for i := range targets {

@@ -24,7 +24,7 @@ func handleAlterConfigs(s *Server, _ context.Context, r *request) (kmsg.Response
 	for i := range req.Resources {
 		q := &req.Resources[i]
 		res := metadata.Resource{Type: metadata.ResourceType(q.ResourceType), Name: q.ResourceName}
-		err := s.alterable(res, times)
+		err := s.alterable(ctx, res, times)
 		configs := map[string]*string{}
 		for _, c := range q.Configs {
 			if _, dup := configs[c.Name]; dup && err == nil {
@@ -47,7 +47,7 @@ func handleAlterConfigs(s *Server, _ context.Context, r *request) (kmsg.Response
 const alterConfigsTimeoutMs = 30_000
 
 // alterable refuses resources that cannot be altered here.
-func (s *Server) alterable(res metadata.Resource, times map[metadata.Resource]int) error {
+func (s *Server) alterable(ctx context.Context, res metadata.Resource, times map[metadata.Resource]int) error {
 	switch {
 	case times[res] > 1:
 		return refuse(kerr.InvalidRequest, "Each resource must appear at most once.")
@@ -57,6 +57,7 @@ func (s *Server) alterable(res metadata.Resource, times map[metadata.Resource]in
 		return refuse(kerr.InvalidRequest, "Unknown resource type "+itoa(int32(res.Type)))
 	}
 	if res.Type == metadata.ResourceTopic && !invalidTopicName(res.Name) {
+		s.meet(ctx, res.Name)
 		if _, ok := s.deps.meta.Image().Topic(res.Name); !ok {
 			return refuse(kerr.UnknownTopicOrPartition, "The topic '"+res.Name+"' does not exist.")
 		}

@@ -34,6 +34,7 @@ func handleCreatePartitions(s *Server, _ context.Context, r *request) (kmsg.Resp
 			for _, a := range t.Assignment {
 				assignment = append(assignment, toBrokerIDs(a.Replicas))
 			}
+			s.meet(ctx, t.Topic)
 			err = s.deps.meta.CreatePartitions(ctx, t.Topic, t.Count, assignment, req.ValidateOnly)
 		}
 		out := kmsg.NewCreatePartitionsResponseTopic()

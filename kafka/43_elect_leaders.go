@@ -24,6 +24,9 @@ func handleElectLeaders(s *Server, _ context.Context, r *request) (kmsg.Response
 	resp := req.ResponseKind().(*kmsg.ElectLeadersResponse)
 	ctx, cancel := s.requestTimeout(req.TimeoutMillis)
 	defer cancel()
+	for i := range req.Topics {
+		s.meet(ctx, req.Topics[i].Topic)
+	}
 	img := s.deps.meta.Image()
 	var refused error
 	if req.ElectionType != electPreferred && req.ElectionType != electUnclean && (req.Topics == nil || len(req.Topics) > 0) {

@@ -23,7 +23,7 @@ func handleIncrementalAlterConfigs(s *Server, _ context.Context, r *request) (km
 	for i := range req.Resources {
 		q := &req.Resources[i]
 		res := metadata.Resource{Type: metadata.ResourceType(q.ResourceType), Name: q.ResourceName}
-		err := s.alterable(res, times)
+		err := s.alterable(ctx, res, times)
 		ops := make([]metadata.ConfigOp, len(q.Configs))
 		seen := map[string]bool{}
 		for j, c := range q.Configs {

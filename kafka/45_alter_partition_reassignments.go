@@ -38,6 +38,7 @@ func handleAlterPartitionReassignments(s *Server, _ context.Context, r *request)
 	defer cancel()
 	var list []metadata.Reassignment
 	for _, t := range req.Topics {
+		s.meet(ctx, t.Topic)
 		for _, p := range t.Partitions {
 			tp := base.TopicPartition{Topic: t.Topic, Partition: p.Partition}
 			list = append(list, metadata.Reassignment{TP: tp, Target: idsOf(p.Replicas), KeepFactor: !resp.AllowReplicationFactorChange})

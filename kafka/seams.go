@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"log/slog"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -39,6 +40,7 @@ type image interface {
 // cluster is metadata.Store.
 type cluster interface {
 	Image() image
+	AwaitTopic(ctx context.Context, name string) error
 	CreateTopic(ctx context.Context, spec metadata.TopicSpec, validateOnly bool) (*metadata.Topic, error)
 	EnsureInternalTopic(ctx context.Context, name string) error
 	DeleteTopic(ctx context.Context, id base.TopicID) error
@@ -50,6 +52,14 @@ type cluster interface {
 	ElectLeaders(ctx context.Context, tps []base.TopicPartition, unclean bool) []error
 	ReassignMany(ctx context.Context, list []metadata.Reassignment) []error
 	UnregisterBroker(ctx context.Context, id base.BrokerID) error
+}
+
+// meet gets to know a topic that another broker may have just created. Kafka forwards what changes topics to its controller, which
+// knows all of them; here each broker decides, from its image. Where etcd does not answer, the image has to do.
+func (s *Server) meet(ctx context.Context, topic string) {
+	if err := s.deps.meta.AwaitTopic(ctx, topic); err != nil {
+		s.log.Warn("is there such a topic", slog.String("topic", topic), slog.Any("err", err))
+	}
 }
 
 // receipt is ingest.Receipt.

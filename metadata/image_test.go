@@ -283,3 +283,27 @@ func BenchmarkEvent(b *testing.B) {
 		metadata.Apply(image, key, `{"topic":"t9999","log":10000}`, false)
 	}
 }
+
+// A topic that another broker has made is waited for; one that there is not is no reason to wait.
+func TestAwaitTopic(t *testing.T) {
+	kv := memkv.New(memkv.Options{})
+	defer kv.Close()
+	other := open(t, kv, nil)
+	behind := &cutOff{KV: kv, end: make(chan error, 1)}
+	late := reopen(t, behind)
+	defer closeStore(t, late)
+	create(t, other, "t", 1)
+	if _, ok := late.Image().Topic("t"); ok {
+		t.Fatal("a watch that is cut off shows a topic")
+	}
+	if err := late.AwaitTopic(t.Context(), "none"); err != nil {
+		t.Errorf("a topic that there is not: %v", err)
+	}
+	behind.end <- fmt.Errorf("cut off")
+	if err := late.AwaitTopic(t.Context(), "t"); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := late.Image().Topic("t"); !ok {
+		t.Error("the image does not show the topic")
+	}
+}

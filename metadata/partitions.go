@@ -384,6 +384,14 @@ func (s *Store) Refresh(ctx context.Context, tp base.TopicPartition) error {
 	return s.awaitKey(ctx, partitionKey(p.TopicID, tp.Partition), p.Rev)
 }
 
+// AwaitTopic returns once the image shows a topic that exists, which it does not where another broker has just created it.
+func (s *Store) AwaitTopic(ctx context.Context, name string) error {
+	if _, ok := s.Image().Topic(name); ok {
+		return nil
+	}
+	return s.awaitKey(ctx, topicKey(name), 0)
+}
+
 // awaitKey returns once the image shows a key that was found to be newer than a revision.
 func (s *Store) awaitKey(ctx context.Context, key string, rev int64) error {
 	kv, ok, err := s.kv.Get(ctx, key)
