@@ -22,8 +22,8 @@ import (
 // fetchVersion is the Fetch that brokers speak to each other: topic ids (13), replica state (15).
 const fetchVersion = 17
 
-// fullLook is how soon a full disk is looked at again.
-const fullLook = 500 * time.Millisecond
+// fullPause is the time between two fetches while there is no room for records. What they tell may let some go.
+const fullPause = time.Second
 
 // interruptAfter is how long a request that does not know of a new partition may still wait before its connection is cut.
 const interruptAfter = 5 * time.Millisecond
@@ -36,7 +36,7 @@ type Options struct {
 	Dial        func(ctx context.Context) (net.Conn, error) // to the leader, ready for requests
 	Log         Log
 	Throttle    Throttle     // none
-	Full        func() bool  // reports that there is no room for records: nothing is fetched; never
+	Full        func() bool  // reports that there is no room: records are not taken, high watermarks and log starts are; never
 	Clock       clock.Clock  // clock.Real
 	Logger      *slog.Logger // discards
 
@@ -197,6 +197,9 @@ func (f *Fetcher) pull(ctx context.Context) (answered bool, err error) {
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	l := newLink(conn, fmt.Sprintf("replica-%d", f.opts.Self), f.opts.MaxResponseBytes)
 	for f.awaitWork(ctx) {
+		if f.full() {
+			f.sleep(ctx, fullPause)
+		}
 		req := f.begin(l)
 		resp, err := l.fetch(req)
 		if err != nil {
@@ -217,6 +220,8 @@ func (f *Fetcher) pull(ctx context.Context) (answered bool, err error) {
 	return answered, ctx.Err()
 }
 
+func (f *Fetcher) full() bool { return f.opts.Full != nil && f.opts.Full() }
+
 // awaitWork waits until there is something to fetch; false when ctx has ended. Between responses of a live connection there is.
 func (f *Fetcher) awaitWork(ctx context.Context) bool {
 	for ctx.Err() == nil {
@@ -230,7 +235,7 @@ func (f *Fetcher) awaitWork(ctx context.Context) bool {
 	return false
 }
 
-// turn is what to fetch now, in a fixed order, and how long to the next partition that waits after an error, for the quota or for room, or starts over.
+// turn is what to fetch now, in a fixed order, and how long to the next partition that waits after an error, for the quota, or starts over.
 type turn struct {
 	due     []*pulled
 	wait    time.Duration
@@ -251,13 +256,10 @@ func (f *Fetcher) nextLocked() turn {
 	if f.opts.Throttle != nil {
 		closed, changed = f.opts.Throttle.Closed(now)
 	}
-	full := f.opts.Full != nil && f.opts.Full()
 	for _, p := range f.mu.parts {
 		switch d := p.notBefore.Sub(now); {
 		case p.over != nil:
 			t.wait = min(t.wait, startOverLook)
-		case full:
-			t.wait = min(t.wait, fullLook)
 		case d > 0:
 			t.wait = min(t.wait, d)
 		case closed > 0 && !p.level && f.opts.Throttle.Holds(p.id):
@@ -288,6 +290,9 @@ func (f *Fetcher) begin(l *link) *kmsg.FetchRequest {
 	req.Version = fetchVersion
 	req.ReplicaState.ID, req.ReplicaState.Epoch = int32(f.opts.Self), f.opts.BrokerEpoch
 	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = int32(wait.Milliseconds()), f.opts.MinBytes, f.opts.MaxBytes
+	if f.full() {
+		req.MaxBytes = 1 // a batch, which no fetch is without
+	}
 	f.session.request(req, next.due, f.opts.PartitionMaxBytes)
 	f.mu.link, f.mu.interrupted = l, false
 	_ = l.conn.SetDeadline(f.opts.Clock.Now().Add(f.opts.MaxWait + f.opts.RequestTimeout)) // an error shows at the write
@@ -333,6 +338,7 @@ func (f *Fetcher) step(resp *kmsg.FetchResponse) (changes []Change, over []*star
 		f.mu.idle.Wait()
 	}
 	f.mu.busy = true
+	full := f.full()
 	for i := range resp.Topics {
 		t := &resp.Topics[i]
 		for j := range t.Partitions {
@@ -342,8 +348,12 @@ func (f *Fetcher) step(resp *kmsg.FetchResponse) (changes []Change, over []*star
 			if p == nil || !ok || p.over != nil {
 				continue
 			}
+			refused := full && len(r.RecordBatches) > 0
+			if refused {
+				r.RecordBatches = nil
+			}
 			s := p.follower.Step(response(r, sent.position))
-			if s.Err != nil || s.StartOver {
+			if s.Err != nil || s.StartOver || refused {
 				f.session.void(p.id)
 			}
 			switch {

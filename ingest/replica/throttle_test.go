@@ -59,22 +59,38 @@ func TestFetcherWaitsForTheQuota(t *testing.T) {
 	compare(t, trace, "4800ms dial", "4800ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1")
 }
 
-// While the disk is full nothing is fetched, which the leader is told; then all goes on.
-func TestFetcherRestsWhileFull(t *testing.T) {
-	l := &fakeLeader{answer: func(_ int, req *kmsg.FetchRequest, _ *kmsg.FetchResponse) (time.Duration, bool) {
-		return time.Duration(req.MaxWaitMillis) * time.Millisecond, false
-	}}
-	trace := runFetcher(t, l, &fakeLog{}, 2200*time.Millisecond, func(f *Fetcher) {
+// While the disk is full no records are taken, and few are asked for; log starts and high watermarks are. Then all goes on.
+func TestFetcherTakesNoRecordsWhileFull(t *testing.T) {
+	l := &fakeLeader{}
+	l.answer = func(n int, req *kmsg.FetchRequest, resp *kmsg.FetchResponse) (time.Duration, bool) {
+		l.note("  at most %d bytes", req.MaxBytes)
+		if n == 5 {
+			return time.Hour, false
+		}
+		addPartition(resp, 0, func(p *kmsg.FetchResponseTopicPartition) {
+			at := req.Topics[0].Partitions[0].FetchOffset
+			p.RecordBatches, p.HighWatermark, p.LogStartOffset = batch(t, base.Offset(at), 3, 3), 6, int64(n-1)
+		})
+		return 100 * time.Millisecond, false
+	}
+	trace := runFetcher(t, l, &fakeLog{}, 5*time.Second, func(f *Fetcher) {
 		began := time.Now()
 		f.opts.Full = func() bool {
 			since := time.Since(began)
-			return since > 200*time.Millisecond && since < 1800*time.Millisecond
+			return since > 150*time.Millisecond && since < 1800*time.Millisecond
 		}
 		f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}})
 	})
 	compare(t, trace,
-		"0ms dial", "0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1", "500ms fetch v17 by 2/9 session 77.1 wait 0: forget 1-[0]",
-		"2000ms fetch v17 by 2/9 session 77.2 wait 500: 1-0@e3 0 after e-1",
+		"0ms dial", "0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1", "0ms   at most 10485760 bytes",
+		"100ms   apply 0: truncate false 0, 1 batches, hw 3", "100ms   applied",
+		"100ms fetch v17 by 2/9 session 77.1 wait 500: 1-0@e3 3 after e3", "100ms   at most 10485760 bytes",
+		"200ms   apply 0: truncate false 0, 0 batches, hw 3", "200ms   applied",
+		"1200ms fetch v17 by 2/9 session 77.2 wait 500: 1-0@e3 3 after e3", "1200ms   at most 1 bytes",
+		"1300ms   apply 0: truncate false 0, 0 batches, hw 3", "1300ms   applied",
+		"2300ms fetch v17 by 2/9 session 77.3 wait 500: 1-0@e3 3 after e3", "2300ms   at most 10485760 bytes",
+		"2400ms   apply 0: truncate false 0, 1 batches, hw 6", "2400ms   applied",
+		"2400ms fetch v17 by 2/9 session 77.4 wait 500: 1-0@e3 6 after e3", "2400ms   at most 10485760 bytes",
 	)
 }
 
