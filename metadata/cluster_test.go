@@ -132,6 +132,34 @@ func TestRegistration(t *testing.T) {
 	}
 }
 
+// A new replica goes to a broker whose disk is full only where there are not enough others; where all are full there is no choice.
+func TestPlacementBesideAFullDisk(t *testing.T) {
+	kv := memkv.New(memkv.Options{})
+	defer kv.Close()
+	stores, epochs, reign := trio(t, kv)
+	s := stores[1]
+	full := func(id base.BrokerID) {
+		t.Helper()
+		if err := s.SetFull(t.Context(), reign, id, epochs[id], true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	full(2)
+	for _, p := range create(t, s, "single", 6).Partitions {
+		if slices.Contains(p.Replicas, 2) {
+			t.Errorf("%s is on the full broker: %v", p.TP, p.Replicas)
+		}
+	}
+	for _, p := range threefold(t, s, "all", 3).Partitions {
+		if len(p.Replicas) != 3 || p.Replicas[0] == 2 {
+			t.Errorf("%s has the replicas %v", p.TP, p.Replicas)
+		}
+	}
+	full(1)
+	full(3)
+	create(t, s, "nowhere-else", 3)
+}
+
 // counting counts the operations that a KV is asked for.
 type counting struct {
 	*memkv.KV

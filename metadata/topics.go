@@ -153,6 +153,9 @@ func (i *Image) place(partitions, replicas int) ([][]base.BrokerID, error) {
 	if !slices.ContainsFunc(usable, func(b controller.Broker) bool { return !b.Fenced }) {
 		return nil, refuse(kerr.InvalidReplicationFactor, "Unable to replicate the partition %d time(s): All brokers are currently fenced.", replicas)
 	}
+	for n := range usable { // whose disk is full comes last too: what only it has takes no records
+		usable[n].Fenced = usable[n].Fenced || i.brokers[usable[n].ID].Full
+	}
 	return controller.Place(usable, partitions, replicas), nil
 }
 
