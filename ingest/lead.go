@@ -176,13 +176,11 @@ func (p *Partition) tailLocked(b record.Batch) {
 	q.push(b)
 }
 
-// liveOf is the registration epoch of every broker that appends what it fetches: that is neither fenced nor full.
+// liveOf is every broker that is not fenced.
 func liveOf(image *metadata.Image) replica.Live {
 	live := replica.Live{}
 	for _, b := range image.Brokers() {
-		if !b.Full {
-			live[b.ID] = b.Epoch
-		}
+		live[b.ID] = replica.Broker{Epoch: b.Epoch, Full: b.Full}
 	}
 	return live
 }

@@ -57,7 +57,7 @@ type cluster interface {
 // meet gets to know a topic that another broker may have just created. Kafka forwards what changes topics to its controller, which
 // knows all of them; here each broker decides, from its image. Where etcd does not answer, the image has to do.
 func (s *Server) meet(ctx context.Context, topic string) {
-	if err := s.deps.meta.AwaitTopic(ctx, topic); err != nil {
+	if err := s.deps.meta.AwaitTopic(ctx, topic); err != nil && ctx.Err() == nil {
 		s.log.Warn("is there such a topic", slog.String("topic", topic), slog.Any("err", err))
 	}
 }

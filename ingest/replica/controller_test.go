@@ -55,7 +55,7 @@ func (c *refController) write(key bool) {
 	live := Live{}
 	for id, r := range c.brokers {
 		if !r.fenced {
-			live[id] = r.epoch
+			live[id] = Broker{Epoch: r.epoch}
 		}
 	}
 	c.images = append(c.images, image{c.state(), c.leader, live})

@@ -115,9 +115,9 @@ func (l *Leader) caughtUp(f *follower) bool {
 	return f.end == l.end || l.now.Sub(f.lastCaughtUp) <= l.lagMax
 }
 
-// eligible reports whether the broker may join the ISR: unfenced, the incarnation that fetched, and not just taken out of it: the
+// eligible reports whether the broker may join the ISR: unfenced, with room, the incarnation that fetched, and not just taken out of it: the
 // controller alone knows who shuts down, and would take it out again.
 func (l *Leader) eligible(f *follower) bool {
-	epoch, unfenced := l.live[f.id]
-	return unfenced && epoch == f.brokerEpoch && !f.dismissed
+	b, unfenced := l.live[f.id]
+	return unfenced && !b.Full && b.Epoch == f.brokerEpoch && !f.dismissed
 }

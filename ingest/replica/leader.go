@@ -21,8 +21,14 @@ type State struct {
 	MinInSync int             // min.insync.replicas
 }
 
-// Live is the registration epoch of each broker that is neither fenced nor full. It is shared and not modified.
-type Live map[base.BrokerID]int64
+// Live are the brokers that are not fenced. It is shared and not modified.
+type Live map[base.BrokerID]Broker
+
+// Broker is what a leader knows of one.
+type Broker struct {
+	Epoch int64 // of its registration
+	Full  bool  // its disk has no room: it appends nothing
+}
 
 // LeaderStart is what a leadership begins with.
 type LeaderStart struct {
@@ -170,7 +176,7 @@ func (l *Leader) Fetched(f Fetched, now time.Time) (Effects, error) {
 		return l.effects(), fmt.Errorf("fetch offset %d, log end %d: %w", f.Offset, f.LeaderEnd, kerr.OffsetOutOfRange)
 	}
 	r := &l.followers[i]
-	if f.BrokerEpoch < max(l.live[f.Follower], r.brokerEpoch) {
+	if f.BrokerEpoch < max(l.live[f.Follower].Epoch, r.brokerEpoch) {
 		return l.effects(), fmt.Errorf("broker %d fetched with epoch %d: %w", f.Follower, f.BrokerEpoch, kerr.StaleBrokerEpoch)
 	}
 	r.fetched(f, l.now)
@@ -251,9 +257,9 @@ func (l *Leader) LowWatermark(own base.Offset) base.Offset {
 	low := own
 	for i := range l.followers {
 		f := &l.followers[i]
-		switch epoch, live := l.live[f.id]; {
+		switch b, live := l.live[f.id]; {
 		case !live:
-		case f.brokerEpoch != epoch: // what an earlier incarnation said may be lost
+		case f.brokerEpoch != b.Epoch: // what an earlier incarnation said may be lost
 			low = base.NoOffset
 		default:
 			low = min(low, f.logStart)

@@ -17,7 +17,7 @@ var start = time.Unix(1000, 0)
 func newTestLeader(end base.Offset, minInSync int, isr ...base.BrokerID) *Leader {
 	return NewLeader(LeaderStart{
 		ID: 1, State: State{Rev: 5, Epoch: 7, Replicas: []base.BrokerID{1, 2, 3}, ISR: isr, MinInSync: minInSync},
-		Live: Live{1: 11, 2: 12, 3: 13}, LagMax: 30 * time.Second, End: end, Synced: end,
+		Live: Live{1: {Epoch: 11}, 2: {Epoch: 12}, 3: {Epoch: 13}}, LagMax: 30 * time.Second, End: end, Synced: end,
 	}, start)
 }
 
@@ -81,7 +81,7 @@ func TestFetchesThatDoNotCount(t *testing.T) {
 
 func TestStaleIncarnationWithoutImage(t *testing.T) {
 	l := newTestLeader(100, 1, 1, 2)
-	l.SetLive(Live{1: 11}) // 2 is fenced: only its own fetches tell its epoch
+	l.SetLive(Live{1: {Epoch: 11}}) // 2 is fenced: only its own fetches tell its epoch
 	newer := fetched(2, 40, 100)
 	newer.BrokerEpoch = 20
 	mustFetch(t, l, newer, 0)
@@ -107,8 +107,9 @@ func TestExpansion(t *testing.T) {
 	nothing := func(*Leader) {}
 	f("at the end", true, nothing, 100)
 	f("below the high watermark", false, nothing, 99)
-	f("fenced", false, func(l *Leader) { l.SetLive(Live{1: 11}) }, 100)
-	f("registered anew, unknown here", false, func(l *Leader) { l.SetLive(Live{1: 11, 3: 12}) }, 100)
+	f("fenced", false, func(l *Leader) { l.SetLive(Live{1: {Epoch: 11}}) }, 100)
+	f("full", false, func(l *Leader) { l.SetLive(Live{1: {Epoch: 11}, 3: {Epoch: 13, Full: true}}) }, 100)
+	f("registered anew, unknown here", false, func(l *Leader) { l.SetLive(Live{1: {Epoch: 11}, 3: {Epoch: 12}}) }, 100)
 	f("one in flight", false, func(l *Leader) { mustFetch(t, l, fetched(2, 100, 100), 0) }, 100)
 	f("refused before", false, func(l *Leader) {
 		e := mustFetch(t, l, fetched(3, 100, 100), 0)
@@ -129,9 +130,9 @@ func TestExpansionWithoutFetch(t *testing.T) {
 			t.Errorf("%s: proposed %v", what, e.Proposal)
 		}
 	}
-	live := Live{1: 11, 2: 12, 3: 13}
+	live := Live{1: {Epoch: 11}, 2: {Epoch: 12}, 3: {Epoch: 13}}
 	f("refused, and a tick", live, func(l *Leader) Effects { return l.Tick(start) })
-	f("unfenced", Live{1: 11}, func(l *Leader) Effects { return l.SetLive(live) })
+	f("unfenced", Live{1: {Epoch: 11}}, func(l *Leader) Effects { return l.SetLive(live) })
 }
 
 // All followers are stuck: the high watermark waits for them, and once they are out of the ISR they do not come back for it.
@@ -187,7 +188,7 @@ func TestUnknownOutcome(t *testing.T) {
 		t.Fatalf("withdrawal %+v", withdrawal)
 	}
 	l.Refused(p.Rev, l.state)
-	l.SetLive(Live{1: 11}) // fenced: nothing but the proposal makes it count
+	l.SetLive(Live{1: {Epoch: 11}}) // fenced: nothing but the proposal makes it count
 	l.Appended(200, start)
 	if e := l.Synced(200); e.HighWatermark != 100 {
 		t.Errorf("high watermark %d: broker 3 may be in the ISR with 100", e.HighWatermark)
@@ -313,13 +314,13 @@ func TestWhoLeavesIsNotProposedAtOnce(t *testing.T) {
 	})
 	f("stays", true, func(l *Leader) Effects { without3(l); return l.Tick(start) })
 	f("was fenced", true, func(l *Leader) Effects {
-		l.SetLive(Live{1: 11, 2: 12})
+		l.SetLive(Live{1: {Epoch: 11}, 2: {Epoch: 12}})
 		without3(l)
-		return l.SetLive(Live{1: 11, 2: 12, 3: 13})
+		return l.SetLive(Live{1: {Epoch: 11}, 2: {Epoch: 12}, 3: {Epoch: 13}})
 	})
 	f("registers anew", true, func(l *Leader) Effects {
 		without3(l)
-		l.SetLive(Live{1: 11, 2: 12, 3: 20})
+		l.SetLive(Live{1: {Epoch: 11}, 2: {Epoch: 12}, 3: {Epoch: 20}})
 		again := fetched(3, 100, 100)
 		again.BrokerEpoch = 20
 		return mustFetch(t, l, again, 0)
@@ -368,8 +369,8 @@ func TestLowWatermark(t *testing.T) {
 	f(10)
 	mustFetch(t, l, at(2, 60), 0)
 	f(30)
-	l.SetLive(Live{1: 11, 2: 12})
+	l.SetLive(Live{1: {Epoch: 11}, 2: {Epoch: 12}})
 	f(40) // broker 3 is fenced: nobody waits for it
-	l.SetLive(Live{1: 11, 2: 12, 3: 99})
+	l.SetLive(Live{1: {Epoch: 11}, 2: {Epoch: 12}, 3: {Epoch: 99}})
 	f(-1) // it is back, and may have lost what it said
 }

@@ -173,9 +173,11 @@ func nextISR(s *State, c Cluster, r Rules) (isr []base.BrokerID, unclean bool) {
 
 // withoutIdle drops brokers that shut down or are full from an ISR as long as enough others remain for produce requests.
 func withoutIdle(isr []base.BrokerID, c Cluster, enough int) []base.BrokerID {
-	for _, id := range isr {
-		if !c[id].joins() && len(isr) > enough {
-			isr = keep(isr, func(other base.BrokerID) bool { return other != id })
+	for status := Leaving; !status.joins(); status++ { // those first that will not be there any more
+		for _, id := range isr {
+			if c[id] == status && len(isr) > enough {
+				isr = keep(isr, func(other base.BrokerID) bool { return other != id })
+			}
 		}
 	}
 	return isr
