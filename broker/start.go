@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"path/filepath"
@@ -26,6 +27,9 @@ import (
 	"github.com/varvelog/varve/objstore/open"
 	"github.com/varvelog/varve/tiering"
 )
+
+// quorumRetry lies between two tries to reach a quorum of etcd.
+const quorumRetry = time.Second
 
 // offsetsTopic holds the groups' state.
 const offsetsTopic = "__consumer_offsets"
@@ -120,11 +124,27 @@ func (b *Broker) startImage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.meta, err = metadata.Open(ctx, metadata.Options{
-		KV: b.quorum.KV(), BrokerID: b.id(), Static: b.static(host, port), Cluster: b.identity.Cluster, Admit: b.admit,
-		Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
+	return b.patiently(ctx, func() (err error) {
+		b.meta, err = metadata.Open(ctx, metadata.Options{
+			KV: b.quorum.KV(), BrokerID: b.id(), Static: b.static(host, port), Cluster: b.identity.Cluster, Admit: b.admit,
+			Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
+		})
+		return err
 	})
-	return err
+}
+
+// patiently does what needs etcd again until a quorum answers: the others may start later, or be about to elect.
+func (b *Broker) patiently(ctx context.Context, do func() error) error {
+	for {
+		err := do()
+		if err == nil || !etcdkv.Away(err) {
+			return err
+		}
+		b.log.Warn("etcd does not answer; the start waits for its quorum", slog.Any("err", err))
+		if !sleep(ctx, b.seams.Clock, nil, quorumRetry) {
+			return err
+		}
+	}
 }
 
 func (b *Broker) stopImage(context.Context) error { return b.meta.Close() }
@@ -142,8 +162,10 @@ func (b *Broker) startMetadata(ctx context.Context) error {
 	if b.cfg.Rack != "" {
 		reg.Rack = &b.cfg.Rack
 	}
-	b.epoch, err = b.meta.RegisterBroker(ctx, reg)
-	return err
+	return b.patiently(ctx, func() (err error) {
+		b.epoch, err = b.meta.RegisterBroker(ctx, reg)
+		return err
+	})
 }
 
 // static is --set with what other flags stand for, under Kafka's names.
@@ -173,7 +195,11 @@ func (b *Broker) startHot(context.Context) (err error) {
 }
 
 func (b *Broker) startIngest(ctx context.Context) error {
-	roots, err := b.meta.Roots(ctx)
+	var roots map[base.LogID]metadata.Root
+	err := b.patiently(ctx, func() (err error) {
+		roots, err = b.meta.Roots(ctx)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("load manifest roots: %w", err)
 	}

@@ -12,6 +12,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/etcdserver"
+	"google.golang.org/grpc/codes"
+	grpc "google.golang.org/grpc/status"
 
 	"github.com/varvelog/varve/internal/clock"
 	"github.com/varvelog/varve/internal/service"
@@ -133,6 +135,15 @@ func (k *KV) try(ctx context.Context, final func(error) bool, do func(context.Co
 
 // retryPause lies between two attempts: an election takes some hundred milliseconds.
 const retryPause = 50 * time.Millisecond
+
+// Away reports whether an error says that no quorum of etcd answered, or not in time: what was asked may be asked again later.
+func Away(err error) bool {
+	var refused rpctypes.EtcdError
+	if errors.As(err, &refused) {
+		return refused.Code() == codes.Unavailable // of all that is about the quorum or its leader
+	}
+	return errors.Is(err, context.DeadlineExceeded) || grpc.Code(err) == codes.Unavailable
+}
 
 // finalRead are errors of reads that no other member cures.
 func finalRead(err error) bool { return errors.Is(err, rpctypes.ErrCompacted) }
