@@ -38,7 +38,7 @@ func (b *Broker) startBucket(ctx context.Context) (err error) {
 	bucket := b.seams.Bucket
 	if bucket == nil {
 		opts := open.Options{Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter}
-		if err := b.expectBucket(ctx, &opts); err != nil {
+		if err := b.patiently(ctx, func() error { return b.expectBucket(ctx, &opts) }); err != nil {
 			return err
 		}
 		if bucket, err = open.Open(ctx, b.cfg.ObjectStore, opts); err != nil {
