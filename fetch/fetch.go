@@ -151,9 +151,31 @@ func (s *Service) Fetch(ctx context.Context, r *Request) []PartitionResponse {
 	for {
 		out, bytes, final := s.read(ctx, r)
 		if final || bytes >= int(r.MinBytes) || !w.sleep(ctx, deadline) {
+			s.confirm(ctx, r, out)
 			return out
 		}
 	}
+}
+
+// confirm makes sure of what would make a client reset.
+func (s *Service) confirm(ctx context.Context, r *Request, out []PartitionResponse) {
+	for i := range out {
+		if out[i].Diverging == nil && !errors.Is(out[i].Err, kerr.OffsetOutOfRange) {
+			continue
+		}
+		p, err := s.partition(&r.Partitions[i], r.Follower)
+		if err == nil {
+			err = p.Confirm(ctx)
+		}
+		if err != nil {
+			out[i] = failed(err, &out[i])
+		}
+	}
+}
+
+// failed is the answer where nothing can be said of a partition.
+func failed(err error, of *PartitionResponse) PartitionResponse {
+	return PartitionResponse{Err: err, HighWatermark: -1, LastStable: -1, LogStart: -1, Preferred: -1, Aborted: of.Aborted}
 }
 
 // read makes one attempt; final is set where waiting would not change the answer.
@@ -251,7 +273,7 @@ func (s *Service) fill(out *PartitionResponse, r *Request, i int, bs []record.Ba
 		if isPatience(err) {
 			return 0 // answered empty: the client asks again, and the read goes on into the cache
 		}
-		*out = PartitionResponse{Err: fmt.Errorf("fetch %s at %d: %w", r.Partitions[i].TP, r.Partitions[i].Offset, err), HighWatermark: -1, LastStable: -1, LogStart: -1, Preferred: -1, Aborted: out.Aborted}
+		*out = failed(fmt.Errorf("fetch %s at %d: %w", r.Partitions[i].TP, r.Partitions[i].Offset, err), out)
 		return 0
 	}
 	limit := min(int(r.Partitions[i].MaxBytes), left)
@@ -263,7 +285,7 @@ func (s *Service) fill(out *PartitionResponse, r *Request, i int, bs []record.Ba
 			if out.Bytes > 0 {
 				break // what lies before it can be read
 			}
-			*out = PartitionResponse{Err: fmt.Errorf("fetch %s: zstd needs fetch version 10: %w", r.Partitions[i].TP, kerr.UnsupportedCompressionType), HighWatermark: -1, LastStable: -1, LogStart: -1, Preferred: -1, Aborted: out.Aborted}
+			*out = failed(fmt.Errorf("fetch %s: zstd needs fetch version 10: %w", r.Partitions[i].TP, kerr.UnsupportedCompressionType), out)
 			return 0
 		}
 		out.Batches = append(out.Batches, b)

@@ -312,6 +312,12 @@ func TestTiersGiveTheSame(t *testing.T) {
 	if p := r.one(tp, base.Offset(len(m.times))+1, 1000); !errors.Is(p.Err, kerr.OffsetOutOfRange) {
 		t.Fatalf("above the log end: %+v", p)
 	}
+	nobody, cancel := context.WithCancel(t.Context())
+	cancel()
+	out := r.svc.Fetch(nobody, &fetch.Request{Partitions: []fetch.PartitionRequest{part(tp, base.Offset(len(m.times))+1, 1000)}})
+	if !errors.Is(out[0].Err, kerr.NotLeaderForPartition) || out[0].HighWatermark != -1 {
+		t.Fatalf("above the log end of a leader that cannot make sure that it still leads: %+v", out[0])
+	}
 }
 
 // TestReadsDuringTiering reads from the start again and again while ranges are closed, uploaded and trimmed under it.

@@ -289,6 +289,33 @@ func (p *Partition) EpochAt(off base.Offset) base.LeaderEpoch {
 	return base.NoLeaderEpoch
 }
 
+// Confirm asks etcd whether this broker still leads the partition, before an answer that makes a client reset: one that was deposed and
+// has not heard of it knows less than clients do. kerr.NotLeaderForPartition, which they try elsewhere, where it does not, or etcd does
+// not answer. A replica that is read as a follower is left alone: its clients go back to the leader.
+func (p *Partition) Confirm(ctx context.Context) error {
+	p.mu.Lock()
+	tp, leads := p.mu.tp, p.mu.leader != nil
+	p.mu.Unlock()
+	if !leads {
+		return nil
+	}
+	meta := p.g.opts.Meta
+	err := meta.Refresh(ctx, tp)
+	if now, ok := meta.Image().Partition(tp); err == nil && ok && now.Log == p.log && p.CheckEpoch(now.LeaderEpoch) == nil {
+		return nil
+	}
+	return fmt.Errorf("partition %s: is this broker still its leader: %w", tp, errors.Join(kerr.NotLeaderForPartition, err))
+}
+
+// Confirm is Partition.Confirm by name.
+func (g *Ingest) Confirm(ctx context.Context, tp base.TopicPartition) error {
+	p, err := g.Partition(tp)
+	if err != nil {
+		return err
+	}
+	return p.Confirm(ctx)
+}
+
 // EpochEnd answers OffsetForLeaderEpoch by name; currentEpoch is checked where >= 0. An epoch later than this broker's is unknown, as it
 // is to Kafka, only where this broker is still the leader: the topic was made anew. Else whoever read that epoch's records knows better, and
 // an answer without an offset would make it reset (KIP-320): kerr.UnknownLeaderEpoch, which clients try again.
@@ -300,14 +327,8 @@ func (g *Ingest) EpochEnd(ctx context.Context, tp base.TopicPartition, currentEp
 	if err := p.CheckEpoch(currentEpoch); err != nil {
 		return base.NoLeaderEpoch, base.NoOffset, err
 	}
-	if err := p.CheckEpoch(epoch); errors.Is(err, kerr.UnknownLeaderEpoch) {
-		if g.opts.Meta.Refresh(ctx, tp) != nil {
-			return base.NoLeaderEpoch, base.NoOffset, err
-		}
-		now, ok := g.opts.Meta.Image().Partition(tp)
-		if !ok || now.Log != p.log || p.CheckEpoch(now.LeaderEpoch) != nil {
-			return base.NoLeaderEpoch, base.NoOffset, err
-		}
+	if err := p.CheckEpoch(epoch); errors.Is(err, kerr.UnknownLeaderEpoch) && p.Confirm(ctx) != nil {
+		return base.NoLeaderEpoch, base.NoOffset, err
 	}
 	e, end := p.EpochEnd(epoch)
 	return e, end, nil

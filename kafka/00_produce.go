@@ -50,7 +50,9 @@ func beginProduce(s *Server, r *request) finisher {
 		if rec != nil {
 			select {
 			case <-rec.Done():
-				s.fillProduce(r, resp, appends, slots, rec.Results())
+				results := rec.Results()
+				s.confirmProduce(ctx, appends, results)
+				s.fillProduce(r, resp, appends, slots, results)
 			case <-s.goroot.Context().Done():
 				return nil, errDraining
 			}
@@ -62,6 +64,19 @@ func beginProduce(s *Server, r *request) finisher {
 			return nil, nil
 		}
 		return resp, nil
+	}
+}
+
+// confirmProduce makes sure of what would make an idempotent producer start anew with what it has in flight, and so write it twice: a broker
+// that was deposed and has not heard of it does not know what its successor has.
+func (s *Server) confirmProduce(ctx context.Context, appends []ingest.AppendRequest, results []ingest.AppendResult) {
+	for i := range results {
+		err := results[i].Err
+		if errors.Is(err, kerr.OutOfOrderSequenceNumber) || errors.Is(err, kerr.InvalidProducerEpoch) {
+			if err := s.deps.ingest.Confirm(ctx, appends[i].TP); err != nil {
+				results[i] = ingest.AppendResult{BaseOffset: base.NoOffset, LogAppendTimeMs: -1, LogStart: base.NoOffset, Err: err}
+			}
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/varvelog/varve/fetch"
 	"github.com/varvelog/varve/ingest"
+	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/record"
 )
 
@@ -15,6 +16,8 @@ type instantIngest struct {
 	*fakeIngest
 	done chan struct{}
 }
+
+func (f *instantIngest) Confirm(context.Context, base.TopicPartition) error { return nil }
 
 func (f *instantIngest) Append(_ context.Context, _ int16, _ int32, reqs []ingest.AppendRequest) receipt {
 	return &fakeReceipt{done: f.done, results: make([]ingest.AppendResult, len(reqs))}

@@ -260,6 +260,7 @@ type fakeIngest struct {
 	seen int
 
 	lagging atomic.Bool // a follower's log start stays at 1
+	deposed atomic.Bool // this broker leads nothing any more, and knows that once it asks
 }
 
 func newFakeIngest(meta *metadata.Store) *fakeIngest {
@@ -293,6 +294,13 @@ func (f *fakeIngest) Append(_ context.Context, _ int16, _ int32, reqs []ingest.A
 		close(r.done)
 	}
 	return r
+}
+
+func (f *fakeIngest) Confirm(context.Context, base.TopicPartition) error {
+	if f.deposed.Load() {
+		return kerr.NotLeaderForPartition
+	}
+	return nil
 }
 
 func (f *fakeIngest) hold() {

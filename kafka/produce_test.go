@@ -93,6 +93,14 @@ func TestProduceErrorDetails(t *testing.T) {
 	if got.ErrorCode != 6 || got.CurrentLeader.LeaderID != 1 || got.CurrentLeader.LeaderEpoch != int32(part.LeaderEpoch) {
 		t.Errorf("not leader: %+v", got)
 	}
+	for _, refused := range []*kerr.Error{kerr.OutOfOrderSequenceNumber, kerr.InvalidProducerEpoch} {
+		for deposed, want := range map[bool]int16{false: refused.Code, true: 6} { // whose successor knows what it does not
+			e.ingest.deposed.Store(deposed)
+			if got := fail(refused, 12); got.ErrorCode != want || got.BaseOffset != -1 {
+				t.Errorf("%v, deposed %v: %+v", refused, deposed, got)
+			}
+		}
+	}
 	if got := fail(base.MarkCorruption(errors.New("bad block")), 12); got.ErrorCode != 56 {
 		t.Errorf("corruption: error %d, want 56", got.ErrorCode)
 	}

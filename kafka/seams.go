@@ -70,6 +70,8 @@ type receipt interface {
 
 // appender is ingest.Ingest.
 type appender interface {
+	// Confirm makes sure that this broker leads the partition: kerr.NotLeaderForPartition.
+	Confirm(ctx context.Context, tp base.TopicPartition) error
 	Append(ctx context.Context, acks int16, timeoutMs int32, reqs []ingest.AppendRequest) receipt
 	DeleteRecords(tp base.TopicPartition, to base.Offset) (goal base.Offset, err error)
 	AwaitLowWatermark(ctx context.Context, tp base.TopicPartition, goal base.Offset) (base.Offset, error)
