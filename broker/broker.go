@@ -87,6 +87,7 @@ type Broker struct {
 	controller  *run.Controller
 	member      *membership
 	beatNow     chan struct{} // one token: the next heartbeat is due
+	cached      atomic.Bool   // cache and hot are there
 	hot         *hot.Store
 	cache       *cache.Cache
 	ingest      *ingest.Ingest

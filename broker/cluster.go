@@ -219,6 +219,14 @@ type membership struct {
 	controller base.BrokerID // that peer is
 }
 
+// spaceChanged is called when the data disk got full, or has room again.
+func (b *Broker) spaceChanged() {
+	b.beatSoon()
+	if b.cached.Load() {
+		b.cache.SetFull(b.hot.Full())
+	}
+}
+
 // beatSoon makes the next heartbeat due.
 func (b *Broker) beatSoon() {
 	select {

@@ -188,7 +188,7 @@ func (b *Broker) startHot(context.Context) (err error) {
 	b.hot, err = hot.Open(hot.Options{
 		FS: b.seams.FS, LogSyncEvery: b.seams.LogSyncEvery, Dir: filepath.Join(b.cfg.DataDir, "hot"), MemTableBytes: mem.memTable, CacheBytes: mem.blockCache,
 		ReserveBytes: uint64(b.setting("varve.disk.reserve.bytes", 0)),
-		OnDiskFull:   func(bool) { b.beatSoon() },
+		OnDiskFull:   func(bool) { b.spaceChanged() },
 		Clock:        b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
 	})
 	return err
@@ -230,6 +230,8 @@ func (b *Broker) startIngest(ctx context.Context) error {
 }
 
 func (b *Broker) startTiering(ctx context.Context) (err error) {
+	b.cached.Store(true)
+	b.spaceChanged() // which nobody told the cache before
 	mem, cfg := split(b.cfg.Memory), b.meta.Image().Broker()
 	b.tiering, err = tiering.New(tiering.Options{
 		Bucket: b.bucket, Cache: b.cache, Meta: b.meta, Source: source{b.ingest},

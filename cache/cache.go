@@ -108,6 +108,7 @@ type Cache struct {
 		disk           tier[diskEntry]
 		diskReady      bool      // the directory was scanned
 		writesPaused   time.Time // no disk writes before
+		full           bool      // the disk has no room: its tier keeps nothing
 		diskSeq        uint64    // of the last block file
 		flights        map[blockID]*flight
 		readAheadBytes int64 // under way
@@ -202,6 +203,19 @@ func (c *Cache) Drop(key string) {
 	c.mu.memory.removeObject(object)
 	gone := c.mu.disk.removeObject(object)
 	c.mu.Unlock()
+	c.removeFiles(gone)
+}
+
+// SetFull says whether the disk has no room for others: its tier then gives back what it has, and keeps nothing until there is room.
+func (c *Cache) SetFull(full bool) {
+	c.mu.Lock()
+	c.mu.full = full
+	var gone []*entry[diskEntry]
+	for full && c.mu.disk.used > 0 {
+		gone = append(gone, c.mu.disk.evict())
+	}
+	c.mu.Unlock()
+	c.metrics.evicted(tierDisk, len(gone))
 	c.removeFiles(gone)
 }
 

@@ -150,7 +150,11 @@ func (c *Cache) scan(ctx context.Context) {
 		c.mu.diskSeq = files[len(files)-1].seq
 	}
 	c.mu.diskReady = true
+	full := c.mu.full
 	c.mu.Unlock()
+	if full {
+		c.SetFull(true)
+	}
 }
 
 // removeUnused removes the block files of an earlier run that had a disk tier.

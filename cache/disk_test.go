@@ -76,6 +76,33 @@ func TestRestartServesFromDisk(t *testing.T) {
 }
 
 // TestDamagedBlocksAreMisses flips, cuts and extends block files in every way; reads stay right and the files go.
+// A disk without room for others gets back what the cache has there, also what a start finds, and nothing new until there is room.
+func TestFullDiskKeepsNoBlocks(t *testing.T) {
+	object := objtest.Pattern(1, 10_000)
+	src := newSource(bucketWith(t, map[string][]byte{"k": object}))
+	opts := Options{DiskBytes: 1 << 20, Dir: t.TempDir(), BlockBytes: 1000}
+	c := newCache(t, src, opts)
+	read := func(files, downloads int) {
+		t.Helper()
+		mustRead(t, c, "k", object, 0, 10_000)
+		settle(t, c)
+		if got := blockFiles(t, vfs.Default, opts.Dir); len(got) != files || src.total() != downloads {
+			t.Errorf("%d files after %d downloads, want %d after %d", len(got), src.total(), files, downloads)
+		}
+	}
+	read(10, 10)
+	c.SetFull(true)
+	read(0, 20)
+	c.SetFull(false)
+	read(10, 30)
+	c.Close()
+	c = newCache(t, src, opts)
+	c.SetFull(true)
+	settle(t, c)
+	read(0, 40)
+	c.Close()
+}
+
 func TestDamagedBlocksAreMisses(t *testing.T) {
 	object := objtest.Pattern(1, 300)
 	damages := map[string]func([]byte) []byte{

@@ -30,7 +30,7 @@ func (c *Cache) reserveAll(ref blockRef) reservation {
 	var evicted []*entry[diskEntry]
 	c.mu.Lock()
 	c.reserveMemoryLocked(ref, &r)
-	if c.mu.diskReady && !c.opts.Clock.Now().Before(c.mu.writesPaused) {
+	if c.mu.diskReady && !c.mu.full && !c.opts.Clock.Now().Before(c.mu.writesPaused) {
 		n := fileBytes(ref)
 		var ok bool
 		if evicted, ok = c.mu.disk.reserve(n); ok {

@@ -44,7 +44,11 @@ func (m *Member) GiveLeadership(ctx context.Context) error {
 		return nil
 	}
 	done := make(chan error, 1)
-	if !m.group.Go(func(context.Context) { done <- m.etcd.Server.TryTransferLeadershipOnShutdown() }) {
+	if !m.group.Go(func(context.Context) {
+		m.giving.Add(1)
+		defer m.giving.Add(-1)
+		done <- m.etcd.Server.TryTransferLeadershipOnShutdown()
+	}) {
 		return nil // it stops, and hands over itself
 	}
 	select {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/fileutil"
@@ -37,6 +38,7 @@ type Member struct {
 	watcher *clientv3.Client // TCP to the own member: watches
 	gauges  metric.Registration
 	lock    *fileutil.LockedFile
+	giving  atomic.Int32 // GiveLeadership is under way, also where its caller has given up
 }
 
 // Start makes this node take its part and returns once the store can be used: with a single voter that takes an election of
@@ -365,4 +367,7 @@ func (m *Member) handOver() {
 		server.HardStop() // ends the transfer
 	}
 	wg.Wait()
+	if m.giving.Load() > 0 { // GiveLeadership was not waited for
+		server.HardStop()
+	}
 }

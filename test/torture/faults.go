@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -169,10 +170,16 @@ func (c *chaos) whole(ctx context.Context) error {
 	defer func() { c.drift += time.Since(began) }()
 	ctx, cancel := context.WithTimeout(ctx, wholeLimit)
 	defer cancel()
-	if err := c.site.Cluster.Ready(ctx); err != nil {
-		return err
+	for {
+		c.reanimate() // a start on a disk that was full until now
+		err := c.site.Cluster.Ready(ctx)
+		switch {
+		case err == nil:
+			return c.wheel.AwaitInSync(ctx)
+		case ctx.Err() != nil, !slices.ContainsFunc(c.site.Cluster.Nodes, func(n *proc.Node) bool { return !n.Running() && c.filled(n) }):
+			return err
+		}
 	}
-	return c.wheel.AwaitInSync(ctx)
 }
 
 // breakIt begins a fault and answers what ends it.
