@@ -367,7 +367,7 @@ func (m *Member) handOver() {
 		server.HardStop() // ends the transfer
 	}
 	wg.Wait()
-	if m.giving.Load() > 0 { // GiveLeadership was not waited for
+	if m.giving.Load() > 0 || server.Leader() == 0 { // a GiveLeadership was not waited for; requests wait for a leader
 		server.HardStop()
 	}
 }
