@@ -24,7 +24,8 @@ var (
 	logs    = flag.String("logs", "", "a directory for the whole logs of seeds with anomalies")
 )
 
-// patience is what a seed may take on the machine's clock: a bubble where somebody waits for a mutex stands still for ever.
+// patience is what a seed may take on the machine's clock: a bubble where somebody waits for a mutex stands still for ever. The client
+// does so, rarely (1 seed in some 200: consumer.mu is held while a rebalance waits for its fetches): then the seed says nothing.
 const patience = 4 * time.Minute
 
 // TestSeeds plays seeds and prints how much time was simulated.
