@@ -75,7 +75,7 @@ var homes = []struct {
 	{"github.com/cockroachdb/pebble/v2", []string{"ingest/hot"}},
 	{"github.com/cockroachdb/pebble/v2/vfs", []string{"ingest/hot", "objstore/dir", "objstore/open", "cache", "broker", "internal/testutil/crashfs", "test/sim"}},
 	{"go.etcd.io", []string{"metadata/etcdkv"}},
-	{"go.uber.org/zap", []string{"metadata/etcdkv"}}, // etcd's logger
+	{"go.uber.org/zap", []string{"metadata/etcdkv"}},        // etcd's logger
 	{"google.golang.org/grpc", []string{"metadata/etcdkv"}}, // what etcd answers with
 	{"github.com/minio/minio-go", []string{"objstore/s3"}},
 	{"github.com/klauspost/compress", []string{"record"}},
