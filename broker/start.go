@@ -243,7 +243,7 @@ func (b *Broker) startTiering(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := b.tiering.Start(ctx); err != nil {
+	if err := b.patiently(ctx, func() error { return b.tiering.Start(ctx) }); err != nil {
 		return err
 	}
 	close(b.tiered)

@@ -144,11 +144,15 @@ func (g *fakeLog) StartOver(ctx context.Context, p ID, _ base.LeaderEpoch, leade
 }
 
 // runFetcher runs a fetcher of broker 2 in a bubble, for d.
-func runFetcher(t *testing.T, l *fakeLeader, log *fakeLog, d time.Duration, during func(f *Fetcher)) (trace []string) {
+func runFetcher(t *testing.T, l *fakeLeader, log *fakeLog, d time.Duration, during func(f *Fetcher), with ...func(*Options)) (trace []string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		l.begun, log.l = time.Now(), l
-		f := NewFetcher(Options{Self: 2, BrokerEpoch: 9, Leader: 1, Dial: l.dial, Log: log})
+		opts := Options{Self: 2, BrokerEpoch: 9, Leader: 1, Dial: l.dial, Log: log}
+		for _, set := range with {
+			set(&opts)
+		}
+		f := NewFetcher(opts)
 		ctx, cancel := context.WithTimeout(t.Context(), d)
 		defer cancel()
 		done := make(chan struct{})

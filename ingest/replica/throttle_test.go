@@ -33,8 +33,9 @@ func TestFetcherLeavesOutWhatIsThrottled(t *testing.T) {
 		return time.Duration(req.MaxWaitMillis) * time.Millisecond, false
 	}}
 	trace := runFetcher(t, l, &fakeLog{}, 900*time.Millisecond, func(f *Fetcher) {
-		f.opts.Throttle = &heldBack{partition: 1, opensAt: time.Now().Add(700 * time.Millisecond)}
 		f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}}, Assignment{ID: id(1), Epoch: 3, Log: LogState{}})
+	}, func(o *Options) {
+		o.Throttle = &heldBack{partition: 1, opensAt: time.Now().Add(700 * time.Millisecond)}
 	})
 	compare(t, trace,
 		"0ms dial", "0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1",
@@ -48,13 +49,15 @@ func TestFetcherWaitsForTheQuota(t *testing.T) {
 	l := &fakeLeader{answer: func(_ int, req *kmsg.FetchRequest, _ *kmsg.FetchResponse) (time.Duration, bool) {
 		return time.Duration(req.MaxWaitMillis) * time.Millisecond, false
 	}}
+	var h *heldBack
 	trace := runFetcher(t, l, &fakeLog{}, 5*time.Second, func(f *Fetcher) {
-		h := &heldBack{opensAt: time.Now().Add(24 * time.Hour), changed: make(chan struct{})}
-		f.opts.Throttle = h
 		f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}})
 		<-time.After(4800 * time.Millisecond)
 		h.open.Store(true)
 		close(h.changed)
+	}, func(o *Options) {
+		h = &heldBack{opensAt: time.Now().Add(24 * time.Hour), changed: make(chan struct{})}
+		o.Throttle = h
 	})
 	compare(t, trace, "4800ms dial", "4800ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1")
 }
@@ -74,12 +77,13 @@ func TestFetcherTakesNoRecordsWhileFull(t *testing.T) {
 		return 100 * time.Millisecond, false
 	}
 	trace := runFetcher(t, l, &fakeLog{}, 5*time.Second, func(f *Fetcher) {
+		f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}})
+	}, func(o *Options) {
 		began := time.Now()
-		f.opts.Full = func() bool {
+		o.Full = func() bool {
 			since := time.Since(began)
 			return since > 150*time.Millisecond && since < 1800*time.Millisecond
 		}
-		f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}})
 	})
 	compare(t, trace,
 		"0ms dial", "0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1", "0ms   at most 10485760 bytes",
@@ -116,9 +120,8 @@ func TestFetcherAcknowledgesWhenLevel(t *testing.T) {
 		return 0, false
 	}}
 	trace := runFetcher(t, l, &fakeLog{}, 900*time.Millisecond, func(f *Fetcher) {
-		f.opts.Throttle = h
 		f.Follow(Assignment{ID: id(0), Epoch: 3, Log: LogState{}})
-	})
+	}, func(o *Options) { o.Throttle = h })
 	compare(t, trace,
 		"0ms dial", "0ms fetch v17 by 2/9 session 0.0 wait 500: 1-0@e3 0 after e-1",
 		"0ms   apply 0: truncate false 0, 1 batches, hw 3", "0ms   applied",
