@@ -153,7 +153,7 @@ func (c controllerSeam) Heartbeat(h controller.Heartbeat) (fenced, mayStop bool,
 func (b *Broker) startMembership(ctx context.Context) error {
 	b.member = &membership{
 		b: b, clock: b.seams.Clock, group: service.NewGroup(context.Background()),
-		wake: b.beatNow, mayStop: make(chan struct{}),
+		mayStop: make(chan struct{}),
 	}
 	b.meta.Subscribe(b.watchMembership)
 	serves := make(chan struct{})
@@ -205,20 +205,6 @@ func (b *Broker) handOverController(ctx context.Context) {
 	}
 }
 
-// membership sends this broker's heartbeats to whoever is the controller (KIP-631).
-type membership struct {
-	b       *Broker
-	clock   clock.Clock
-	group   *service.Group
-	wake    chan struct{}
-	leaving atomic.Bool   // the broker stops
-	mayStop chan struct{} // closed when nobody is left who could take a leadership of this broker
-
-	// Of run alone.
-	peer       *kafka.Peer
-	controller base.BrokerID // that peer is
-}
-
 // spaceChanged is called when the data disk got full, or has room again.
 func (b *Broker) spaceChanged() {
 	b.beatSoon()
@@ -233,6 +219,19 @@ func (b *Broker) beatSoon() {
 	case b.beatNow <- struct{}{}:
 	default:
 	}
+}
+
+// membership sends this broker's heartbeats to whoever is the controller (KIP-631).
+type membership struct {
+	b       *Broker
+	clock   clock.Clock
+	group   *service.Group
+	leaving atomic.Bool   // the broker stops
+	mayStop chan struct{} // closed when nobody is left who could take a leadership of this broker
+
+	// Of run alone.
+	peer       *kafka.Peer
+	controller base.BrokerID // that peer is
 }
 
 // leave asks the controller to move this broker's leaderships, and waits until that is done.
@@ -276,7 +275,7 @@ func (m *membership) run(ctx context.Context, serves chan struct{}) {
 			close(serves)
 			serves = nil
 		}
-		if !sleep(ctx, m.clock, m.wake, pause) {
+		if !sleep(ctx, m.clock, m.b.beatNow, pause) {
 			return
 		}
 	}

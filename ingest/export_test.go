@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
 	"github.com/varvelog/varve/ingest/replica"
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/record"
 )
 
@@ -102,6 +104,16 @@ func SkipToTiered(p *Partition, end base.Offset) {
 	defer p.mu.Unlock()
 	p.mu.tieredEnd = end
 	p.skipToTieredLocked()
+}
+
+// FollowAll has every partition follow an image in which brokers came or went.
+func FollowAll(g *Ingest, image *metadata.Image) { g.followAll(image) }
+
+// OpenedByRequest makes a partition one that a request has opened by an image which onImage has yet to come to.
+func OpenedByRequest(g *Ingest, p *Partition) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.mu.opened[p.log] = math.MaxInt64
 }
 
 // DropGone deletes the rows of logs that are not here any more, as a tick does.

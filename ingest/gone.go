@@ -29,6 +29,13 @@ func (g *Ingest) unseen(image *metadata.Image) (gone []base.LogID) {
 	return gone
 }
 
+// openedAfter reports whether a request has opened a log by an image that onImage comes to after this one.
+func (g *Ingest) openedAfter(id base.LogID, image *metadata.Image) bool {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.mu.opened[id] > image.Revision()
+}
+
 // forget takes deleted partitions off the map. Their rows go later: the image must not wait for the disk.
 func (g *Ingest) forget(logs []base.LogID) {
 	if len(logs) == 0 {

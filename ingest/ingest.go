@@ -134,6 +134,7 @@ type Ingest struct {
 	// reclaimable is set where rows were deleted whose space Pebble may still hold.
 	reclaimable atomic.Bool
 	ending      *service.Group // Stop itself
+	following   sync.Mutex     // an image
 
 	mu struct {
 		sync.RWMutex
@@ -191,20 +192,25 @@ func (g *Ingest) Start() {
 
 // Resign ends all leaderships for good: who waits for the high watermark is answered kerr.NotLeaderForPartition. Stop follows.
 func (g *Ingest) Resign() {
-	g.mu.Lock()
-	g.mu.stopped = true
-	g.mu.Unlock()
+	g.unfollow()
 	for _, p := range g.all() {
 		p.stop(kerr.NotLeaderForPartition)
 	}
 }
 
+// unfollow lets no image make a partition lead from now on.
+func (g *Ingest) unfollow() {
+	g.following.Lock() // an image that is being followed comes first
+	defer g.following.Unlock()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.mu.stopped = true
+}
+
 // Stop waits for what is under way and writes a last checkpoint. Appends after it fail. Where the disk is full and stays so
 // for fullPatience it gives up: what was not acknowledged may be lost, as in a crash.
 func (g *Ingest) Stop() error {
-	g.mu.Lock()
-	g.mu.stopped = true
-	g.mu.Unlock()
+	g.unfollow()
 	g.pipe.close()
 	done := make(chan error, 1)
 	g.ending.Go(func(context.Context) {
@@ -302,6 +308,8 @@ func (g *Ingest) open(state *metadata.Partition) (*Partition, error) {
 
 // onImage follows the image: new leader epochs and configurations, brokers that came or went, topics that went away.
 func (g *Ingest) onImage(old, image *metadata.Image) {
+	g.following.Lock()
+	defer g.following.Unlock()
 	g.mu.RLock()
 	stopped := g.mu.stopped
 	g.mu.RUnlock()
@@ -347,17 +355,18 @@ func (g *Ingest) forgetRoots(deleted []*metadata.Topic) {
 	}
 }
 
-// followAll looks at every partition that is here.
+// followAll looks at every partition that is here, but for those that a request has opened by a later image: this one may lack them.
 func (g *Ingest) followAll(image *metadata.Image) {
 	var gone []base.LogID
 	for _, p := range g.all() {
 		state, topic, ok := image.Log(p.log)
-		if !ok {
+		switch {
+		case ok && g.assign(p, image, state, topic), !ok && g.openedAfter(p.log, image):
+			continue
+		case !ok:
 			p.stop(kerr.UnknownTopicOrPartition)
-			gone = append(gone, p.log)
-		} else if !g.assign(p, image, state, topic) {
-			gone = append(gone, p.log)
 		}
+		gone = append(gone, p.log)
 	}
 	g.forget(gone)
 }

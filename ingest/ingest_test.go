@@ -343,6 +343,23 @@ func TestDeleteRecords(t *testing.T) {
 	}
 }
 
+// A request opens a new topic's partition as soon as an image shows it. The image before, in which brokers came or went, may
+// be followed only then.
+func TestOpenedBeforeAnOlderImageIsFollowed(t *testing.T) {
+	e := newEnv(t)
+	older := e.meta.Image()
+	tp := e.topic("t", nil)
+	p := e.part(tp)
+	ingest.OpenedByRequest(e.Ingest, p)
+	e.mustPut(tp, batch(t, 10, nowTs, record.BuildHeader{}))
+	ingest.FollowAll(e.Ingest, older)
+	ingest.DropGone(e.Ingest)
+	e.mustPut(tp, batch(t, 1, nowTs, record.BuildHeader{}))
+	if e.part(tp) != p || len(e.readAll(tp)) != 2 {
+		t.Errorf("the partition was opened anew, or has lost acknowledged records: %d batches", len(e.readAll(tp)))
+	}
+}
+
 func TestWaiterWakesOnCommitAndOnLoss(t *testing.T) {
 	e := newEnv(t)
 	tp := e.topic("t", nil)

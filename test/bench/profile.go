@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -23,8 +22,9 @@ func (s *system) profile(ctx context.Context, dir, workload string) (wait func()
 	var wg sync.WaitGroup
 	for i, n := range s.Nodes {
 		wg.Go(func() {
-			errs[i] = download(ctx, fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", n.HTTP, profileSeconds),
-				filepath.Join(dir, fmt.Sprintf("%s-broker%d.pprof", workload, n.ID)))
+			errs[i] = n.Get(ctx, fmt.Sprintf("/debug/pprof/profile?seconds=%d", profileSeconds), func(body io.Reader) error {
+				return save(filepath.Join(dir, fmt.Sprintf("%s-broker%d.pprof", workload, n.ID)), body)
+			})
 		})
 	}
 	return func() error {
@@ -33,19 +33,7 @@ func (s *system) profile(ctx context.Context, dir, workload string) (wait func()
 	}
 }
 
-func download(ctx context.Context, url, path string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: %s", url, resp.Status)
-	}
+func save(path string, body io.Reader) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
@@ -53,6 +41,6 @@ func download(ctx context.Context, url, path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, resp.Body)
+	_, err = io.Copy(f, body)
 	return errors.Join(err, f.Close())
 }

@@ -91,7 +91,7 @@ func (c *cluster) produce(ctx, deadline context.Context, id uint32, seed uint64)
 		kgo.DefaultProduceTopic(topic), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerBatchCompression(codecs[int(id)%len(codecs)]), kgo.ProducerLinger(2*time.Millisecond),
 		kgo.RecordRetries(1_000_000_000), kgo.UnknownTopicRetries(-1), kgo.MaxBufferedRecords(200),
-		kgo.ProduceRequestTimeout(2*time.Second),
+		kgo.ProduceRequestTimeout(2*time.Second), c.clientLog(fmt.Sprintf("producer %d", id)),
 	)...)
 	if err != nil {
 		c.fail(err)
@@ -166,8 +166,12 @@ func (r *reader) take(rec *kgo.Record) {
 func (r *reader) client() (*kgo.Client, error) {
 	return kgo.NewClient(r.c.client(
 		kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(200*time.Millisecond),
-		kgo.WithLogger(clientLog{r.c.log.With(slog.String("client", r.name))}),
+		r.c.clientLog(r.name),
 	)...)
+}
+
+func (c *cluster) clientLog(name string) kgo.Opt {
+	return kgo.WithLogger(clientLog{c.log.With(slog.String("client", name))})
 }
 
 // clientLog is where a client tells what it makes of what it is answered.

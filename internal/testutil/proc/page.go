@@ -13,8 +13,8 @@ import (
 	"github.com/varvelog/varve/httpapi"
 )
 
-// page gets a page of a broker's HTTP listener.
-func (n *Node) page(ctx context.Context, path string, read func(io.Reader) error) error {
+// Get reads a page of the broker's HTTP listener.
+func (n *Node) Get(ctx context.Context, path string, read func(io.Reader) error) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.HTTP+path, nil)
 	if err != nil {
 		return err
@@ -32,13 +32,13 @@ func (n *Node) page(ctx context.Context, path string, read func(io.Reader) error
 
 // Topic asks the broker where a topic's bytes are.
 func (n *Node) Topic(ctx context.Context, name string) (t httpapi.Topic, err error) {
-	err = n.page(ctx, "/v1/topics/"+name, func(body io.Reader) error { return json.NewDecoder(body).Decode(&t) })
+	err = n.Get(ctx, "/v1/topics/"+name, func(body io.Reader) error { return json.NewDecoder(body).Decode(&t) })
 	return t, err
 }
 
 // Metrics asks the broker for what it has counted since the start of its process.
 func (n *Node) Metrics(ctx context.Context) (m Metrics, err error) {
-	err = n.page(ctx, "/metrics", func(body io.Reader) error {
+	err = n.Get(ctx, "/metrics", func(body io.Reader) error {
 		m, err = ParseMetrics(body)
 		return err
 	})

@@ -193,6 +193,15 @@ func (c *cluster) probe(_ context.Context, b metadata.Broker) controller.ProbeRe
 	}
 }
 
+// startThree starts brokers 1 to 3, of which 1 becomes the controller.
+func (c *cluster) startThree() {
+	for id := base.BrokerID(1); id <= 3; id++ {
+		c.start(id)
+	}
+	c.elect(1)
+	c.settle()
+}
+
 // elect makes a broker etcd's leader.
 func (c *cluster) elect(id base.BrokerID) {
 	c.mu.Lock()
@@ -432,11 +441,7 @@ func TestFailover(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		defer c.close()
-		for id := base.BrokerID(1); id <= 3; id++ {
-			c.start(id)
-		}
-		c.elect(1)
-		c.settle()
+		c.startThree()
 		c.create(2, "t", 30, 3)
 		c.settle()
 		before := time.Now()
@@ -477,11 +482,7 @@ func TestFourthBrokerAndDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		defer c.close()
-		for id := base.BrokerID(1); id <= 3; id++ {
-			c.start(id)
-		}
-		c.elect(1)
-		c.settle()
+		c.startThree()
 		c.create(1, "t", 120, 3)
 		c.start(4)
 		time.Sleep(30 * time.Second) // of the bubble
@@ -517,11 +518,7 @@ func TestControlledShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		defer c.close()
-		for id := base.BrokerID(1); id <= 3; id++ {
-			c.start(id)
-		}
-		c.elect(1)
-		c.settle()
+		c.startThree()
 		c.create(1, "t", 12, 3)
 		c.settle()
 		n := c.node(2)
@@ -550,11 +547,7 @@ func TestFullBroker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t)
 		defer c.close()
-		for id := base.BrokerID(1); id <= 3; id++ {
-			c.start(id)
-		}
-		c.elect(1)
-		c.settle()
+		c.startThree()
 		c.create(1, "t", 12, 3)
 		c.settle()
 		c.node(2).full.Store(true)
