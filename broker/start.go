@@ -352,10 +352,26 @@ func (b *Broker) topicID(name string) base.TopicID {
 	return t.ID
 }
 
+// resignDeleted ends what the coordinator leads of its topic where that was deleted: another of the same name starts at epoch 0 again.
+func (b *Broker) resignDeleted(old, image *metadata.Image) {
+	was, ok := old.Topic(offsetsTopic)
+	if !ok {
+		return
+	}
+	if _, stands := image.TopicByID(was.ID); !stands {
+		for i := range was.Partitions {
+			b.groups.Resign(was.Partitions[i].TP.Partition)
+		}
+	}
+}
+
 // followGroups gives the coordinator the partitions of its topic that this broker leads, and takes deleted topics' offsets.
 func (b *Broker) followGroups(old, image *metadata.Image) {
 	me, _ := image.BrokerByID(b.id())
-	serves := !me.Fenced // else the image may show what an earlier incarnation led
+	serves := !me.Fenced && me.Epoch == b.epoch // else the image may show what another incarnation led, or leads
+	if old != nil {
+		b.resignDeleted(old, image)
+	}
 	if t, ok := image.Topic(offsetsTopic); ok {
 		for i := range t.Partitions {
 			p := &t.Partitions[i]

@@ -163,7 +163,7 @@ func (s *Service) confirm(ctx context.Context, r *Request, out []PartitionRespon
 		if out[i].Diverging == nil && !errors.Is(out[i].Err, kerr.OffsetOutOfRange) {
 			continue
 		}
-		p, err := s.partition(&r.Partitions[i], r.Follower)
+		p, err := s.opts.Ingest.Served(r.Partitions[i].TP, r.Partitions[i].TopicID, r.Follower)
 		if err == nil {
 			err = p.Confirm(ctx)
 		}
@@ -234,7 +234,7 @@ func (s *Service) look(req *Request, r *PartitionRequest, out *PartitionResponse
 	if out.Err != nil {
 		return nil, plan{}
 	}
-	p, err := s.partition(r, req.Follower)
+	p, err := s.opts.Ingest.Served(r.TP, r.TopicID, req.Follower)
 	var v ingest.View
 	if err == nil {
 		v, err = p.Serve(r.CurrentEpoch, req.Follower)
@@ -255,16 +255,6 @@ func (s *Service) look(req *Request, r *PartitionRequest, out *PartitionResponse
 		}
 	}
 	return p, pl
-}
-
-func (s *Service) partition(r *PartitionRequest, follower bool) (*ingest.Partition, error) {
-	if !r.TopicID.IsZero() {
-		t, ok := s.opts.Meta.Image().Topic(r.TP.Topic)
-		if !ok || t.ID != r.TopicID {
-			return nil, fmt.Errorf("fetch %s: topic id %s: %w", r.TP, r.TopicID, kerr.UnknownTopicID)
-		}
-	}
-	return s.opts.Ingest.Served(r.TP, follower)
 }
 
 // fill puts batches into the answer within what is left of the budget; the first partition with data may exceed it.

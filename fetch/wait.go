@@ -23,7 +23,7 @@ func (s *Service) newWait(r *Request) *wait {
 	w.waiter = ingest.NewWaiter()
 	w.parts = make([]*ingest.Partition, 0, len(r.Partitions))
 	for i := range r.Partitions {
-		if p, err := s.opts.Ingest.Served(r.Partitions[i].TP, r.Follower); err == nil {
+		if p, err := s.opts.Ingest.Served(r.Partitions[i].TP, r.Partitions[i].TopicID, r.Follower); err == nil {
 			p.Watch(w.waiter)
 			w.parts = append(w.parts, p)
 		}

@@ -21,8 +21,9 @@ const indexEveryBytes = 256 << 10
 // AppendRequest is one partition's part of a produce request.
 type AppendRequest struct {
 	TP          base.TopicPartition
-	Records     []byte // the records field as the client sent it; kept by reference, not to be reused
-	ZstdAllowed bool   // Produce >= 7
+	TopicID     base.TopicID // zero: whichever topic has the name
+	Records     []byte       // the records field as the client sent it; kept by reference, not to be reused
+	ZstdAllowed bool         // Produce >= 7
 }
 
 // AppendResult answers one AppendRequest.
@@ -156,7 +157,7 @@ const pendingOverheadBytes = 512
 
 // prepare finds the partition and validates the batch, before any lock is taken.
 func (g *Ingest) prepare(req *AppendRequest, nowMs int64) (part, error) {
-	p, err := g.Partition(req.TP)
+	p, err := g.partitionOf(req.TP, req.TopicID)
 	if err != nil {
 		return part{}, err
 	}

@@ -29,10 +29,11 @@ type env struct {
 	store *hot.Store
 	*ingest.Ingest
 
-	id      base.BrokerID                 // 0: 1
-	disk    func(vfs.FS) vfs.FS           // nil: as it is
-	wrap    func(*hot.Store) ingest.Store // nil: as it is
-	stopped bool                          // the test has stopped ingest itself
+	id         base.BrokerID                 // 0: 1
+	disk       func(vfs.FS) vfs.FS           // nil: as it is
+	wrap       func(*hot.Store) ingest.Store // nil: as it is
+	replicates bool                          // the broker is one of a cluster
+	stopped    bool                          // the test has stopped ingest itself
 }
 
 func newEnv(t *testing.T) *env {
@@ -56,7 +57,7 @@ func (e *env) open() {
 	var err error
 	e.meta, err = metadata.Open(ctx, metadata.Options{KV: e.kv, BrokerID: e.id})
 	e.check(err)
-	_, err = e.meta.RegisterBroker(ctx, metadata.Broker{ID: e.id, Host: "localhost", Port: 9092})
+	epoch, err := e.meta.RegisterBroker(ctx, metadata.Broker{ID: e.id, Host: "localhost", Port: 9092})
 	e.check(err)
 	disk := crashfs.Wrap(e.fs)
 	if e.disk != nil {
@@ -71,6 +72,9 @@ func (e *env) open() {
 	e.check(err)
 	o := e.opts
 	o.Store, o.Meta, o.Broker, o.Roots = e.store, e.meta, e.id, roots
+	if e.replicates {
+		o.Replication = &ingest.Replication{BrokerEpoch: epoch}
+	}
 	if e.wrap != nil {
 		o.Store = e.wrap(e.store)
 	}

@@ -250,16 +250,32 @@ func (g *Ingest) all() []*Partition {
 // Partition finds a partition that this broker leads. kerr.UnknownTopicOrPartition, kerr.NotLeaderForPartition or
 // kerr.KafkaStorageError (out of service) otherwise.
 func (g *Ingest) Partition(tp base.TopicPartition) (*Partition, error) {
-	state, ok := g.opts.Meta.Image().Partition(tp)
+	return g.partitionOf(tp, base.TopicID{})
+}
+
+// shown is a partition as the image has it, of the topic with the id where that is not zero.
+func (g *Ingest) shown(tp base.TopicPartition, id base.TopicID) (*metadata.Partition, error) {
+	image := g.opts.Meta.Image()
+	if t, ok := image.Topic(tp.Topic); !id.IsZero() && (!ok || t.ID != id) {
+		return nil, fmt.Errorf("partition %s: topic id %s: %w", tp, id, kerr.UnknownTopicID)
+	}
+	state, ok := image.Partition(tp)
 	if !ok {
 		return nil, fmt.Errorf("partition %s: %w", tp, kerr.UnknownTopicOrPartition)
+	}
+	return state, nil
+}
+
+func (g *Ingest) partitionOf(tp base.TopicPartition, id base.TopicID) (*Partition, error) {
+	state, err := g.shown(tp, id)
+	if err != nil {
+		return nil, err
 	}
 	if state.Leader != g.opts.Broker {
 		return nil, fmt.Errorf("partition %s: %w", tp, kerr.NotLeaderForPartition)
 	}
 	p := g.byLog(state.Log)
 	if p == nil {
-		var err error
 		if p, err = g.open(state); err != nil {
 			return nil, err
 		}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/varvelog/varve/ingest"
@@ -358,6 +359,49 @@ func TestOpenedBeforeAnOlderImageIsFollowed(t *testing.T) {
 	if e.part(tp) != p || len(e.readAll(tp)) != 2 {
 		t.Errorf("the partition was opened anew, or has lost acknowledged records: %d batches", len(e.readAll(tp)))
 	}
+}
+
+// A process whose id another one has registered meanwhile (it stood still, say) leads nothing of what the image shows of that one.
+func TestAnotherProcessHasTheID(t *testing.T) {
+	e := &env{t: t, fs: vfs.NewCrashableMem(), replicates: true}
+	e.start()
+	tp := e.topic("t", nil)
+	e.mustPut(tp, batch(t, 1, nowTs, record.BuildHeader{}))
+	before := e.part(tp).Status().LeaderEpoch
+	other, err := metadata.Open(t.Context(), metadata.Options{KV: e.kv, BrokerID: e.id})
+	e.check(err)
+	defer func() { e.check(other.Close()) }()
+	_, err = other.RegisterBroker(t.Context(), metadata.Broker{ID: e.id, Host: "localhost", Port: 9092})
+	e.check(err)
+	e.until("the image shows the other's epoch", func() bool {
+		p, ok := e.meta.Image().Partition(tp)
+		return ok && p.LeaderEpoch > before
+	})
+	e.until("the partition is not led here any more", func() bool {
+		return isCode(e.put(tp, batch(t, 1, nowTs, record.BuildHeader{})).Err, kerr.NotLeaderForPartition)
+	})
+}
+
+// Requests that name a topic by its id do not reach another one that has got its name.
+func TestTopicIDIsAnotherTopics(t *testing.T) {
+	e := newEnv(t)
+	tp := e.topic("t", nil)
+	was, _ := e.meta.Image().Topic("t")
+	e.check(e.meta.DeleteTopic(t.Context(), was.ID))
+	e.topic("t", nil)
+	for _, id := range []base.TopicID{was.ID, {1}} {
+		r := e.Append(t.Context(), -1, 30000, []ingest.AppendRequest{{TP: tp, TopicID: id, Records: batch(t, 1, nowTs, record.BuildHeader{})}})
+		<-r.Done()
+		if err := r.Results()[0].Err; !isCode(err, kerr.UnknownTopicID) {
+			t.Errorf("append by id %s: %v", id, err)
+		}
+		if _, err := e.Served(tp, id, true); !isCode(err, kerr.UnknownTopicID) {
+			t.Errorf("fetch by id %s: %v", id, err)
+		}
+	}
+	now, _ := e.meta.Image().Topic("t")
+	_, err := e.Served(tp, now.ID, false)
+	e.check(err)
 }
 
 func TestWaiterWakesOnCommitAndOnLoss(t *testing.T) {

@@ -173,10 +173,11 @@ func (g *Ingest) tickReplicas(ctx context.Context) {
 }
 
 // roleOf says whether this broker leads or follows a partition by an image. While it is fenced there it leads nothing: until
-// the controller has heard of this incarnation, the image may show what an earlier one led.
+// the controller has heard of this incarnation, the image may show what an earlier one led. Nor does it once another process has
+// registered with its id: what the image shows is that one's.
 func (g *Ingest) roleOf(image *metadata.Image, state *metadata.Partition) role {
 	leads := state.Leader == g.opts.Broker
-	if me, ok := image.BrokerByID(g.opts.Broker); ok && me.Fenced {
+	if me, ok := image.BrokerByID(g.opts.Broker); ok && (me.Fenced || g.opts.Replication != nil && me.Epoch != g.opts.Replication.BrokerEpoch) {
 		leads = false
 	}
 	switch {

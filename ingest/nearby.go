@@ -10,14 +10,14 @@ import (
 )
 
 // Served finds a partition that a consumer may read from here: one that this broker leads, or, with follower, one that it follows
-// (KIP-392). Errors as Partition's.
-func (g *Ingest) Served(tp base.TopicPartition, follower bool) (*Partition, error) {
-	p, err := g.Partition(tp)
+// (KIP-392). id is the topic's, zero: whichever has the name. Errors as Partition's, and kerr.UnknownTopicID where the name is of another.
+func (g *Ingest) Served(tp base.TopicPartition, id base.TopicID, follower bool) (*Partition, error) {
+	p, err := g.partitionOf(tp, id)
 	if err == nil || !follower {
 		return p, err
 	}
-	state, ok := g.opts.Meta.Image().Partition(tp)
-	if !ok || !slices.Contains(state.Replicas, g.opts.Broker) {
+	state, unknown := g.shown(tp, id)
+	if unknown != nil || !slices.Contains(state.Replicas, g.opts.Broker) {
 		return nil, err
 	}
 	if p = g.byLog(state.Log); p == nil {

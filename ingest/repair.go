@@ -56,7 +56,7 @@ func (r *repairs) run(ctx context.Context) {
 	for {
 		again := false
 		for log, tp := range r.take() {
-			err := r.g.opts.Meta.ReportDamage(ctx, tp)
+			err := r.g.opts.Meta.ReportDamage(ctx, tp, log)
 			switch {
 			case err == nil:
 				r.g.log.Info("a damaged replica left the ISR", slog.String("partition", tp.String()))

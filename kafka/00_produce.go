@@ -117,7 +117,7 @@ func (s *Server) splitProduce(r *request, req *kmsg.ProduceRequest, resp *kmsg.P
 				if seen != nil {
 					seen[tp] = len(appends)
 				}
-				appends = append(appends, ingest.AppendRequest{TP: tp, Records: p.Records, ZstdAllowed: req.Version >= 7})
+				appends = append(appends, ingest.AppendRequest{TP: tp, TopicID: base.TopicID(t.TopicID), Records: p.Records, ZstdAllowed: req.Version >= 7})
 				slots = append(slots, produceSlot{len(resp.Topics), len(out.Partitions)})
 			}
 			out.Partitions = append(out.Partitions, op)

@@ -449,7 +449,7 @@ func TestReportDamage(t *testing.T) {
 	f := func(id base.BrokerID, code error, leader base.BrokerID, isr ...base.BrokerID) {
 		t.Helper()
 		was, _ := stores[id].Image().Partition(tp)
-		if err := stores[id].ReportDamage(t.Context(), tp); !errors.Is(err, code) {
+		if err := stores[id].ReportDamage(t.Context(), tp, was.Log); !errors.Is(err, code) {
 			t.Fatalf("broker %d: %v", id, err)
 		}
 		p, _ := stores[id].Image().Partition(tp)
@@ -463,6 +463,9 @@ func TestReportDamage(t *testing.T) {
 	}
 	for _, s := range stores {
 		catchUp(t, s, stores[1])
+	}
+	if err := stores[1].ReportDamage(t.Context(), tp, 0); !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		t.Fatalf("of an earlier topic with the name: %v", err)
 	}
 	f(1, nil, 2, 2, 3)
 	f(1, nil, 2, 2, 3)

@@ -3,6 +3,7 @@ package metadata
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -66,7 +67,8 @@ func (l *loader) await(ctx context.Context, revision int64) error {
 	}
 }
 
-// list replaces the image by what the KV holds now.
+// list replaces the image by what the KV holds now. The first one has no former values to stand for damaged keys, and what an image
+// lacks is taken for deleted, with its records: there is none where a key is damaged (base.IsCorruption).
 func (l *loader) list(ctx context.Context) error {
 	kvs, revision, err := l.kv.List(ctx, imagePrefix)
 	if err != nil {
@@ -84,16 +86,19 @@ func (l *loader) list(ctx context.Context) error {
 			events = append(events, Event{KV: KeyValue{Key: key}, Deleted: true})
 		}
 	}
-	l.apply(old, events, revision)
+	if bad := l.apply(old, events, revision); old.revision == 0 && len(bad) > 0 {
+		return fmt.Errorf("restore the key, or delete it and with it what it stands for: %w", errors.Join(bad...))
+	}
 	return nil
 }
 
-func (l *loader) apply(old *Image, events []Event, revision int64) {
+func (l *loader) apply(old *Image, events []Event, revision int64) (bad []error) {
 	next, bad := old.apply(events, revision)
 	for _, err := range bad {
 		l.logger.Error("metadata key is damaged, its former value stands", slog.Any("error", err))
 	}
 	l.publish(next)
+	return bad
 }
 
 // run watches until ctx ends. The image is listed again where history was compacted away under it.

@@ -413,12 +413,16 @@ func (s *Store) ElectLeader(ctx context.Context, tp base.TopicPartition, unclean
 	})
 }
 
-// ReportDamage says that this broker's replica of a partition is damaged: it leaves ISR and ELR, and another leads (I14).
-// kerr.EligibleLeadersNotAvailable where no other replica that is alive is in sync: then nothing changes.
-func (s *Store) ReportDamage(ctx context.Context, tp base.TopicPartition) error {
+// ReportDamage says that this broker's replica of a log is damaged: it leaves ISR and ELR, and another leads (I14).
+// kerr.EligibleLeadersNotAvailable where no other replica that is alive is in sync, kerr.UnknownTopicOrPartition where the partition
+// has another log by now: then nothing changes.
+func (s *Store) ReportDamage(ctx context.Context, tp base.TopicPartition, log base.LogID) error {
 	self := s.opts.BrokerID
 	return s.changeState(ctx, "report damage", tp, func(i *Image, p *Partition) (controller.State, error) {
 		state, c := p.State(), i.Cluster(nil)
+		if p.Log != log {
+			return state, kerr.UnknownTopicOrPartition
+		}
 		if !slices.Contains(p.ISR, self) && !slices.Contains(p.ELR, self) {
 			return state, nil
 		}
