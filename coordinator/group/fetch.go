@@ -3,7 +3,6 @@ package group
 import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/varvelog/varve/coordinator/runtime"
-	"github.com/varvelog/varve/internal/base"
 )
 
 // Versions from which OffsetFetch behaves differently.
@@ -32,15 +31,12 @@ func (m *machine) fetchSome(version int16, q *kmsg.OffsetFetchRequestGroup, stab
 		t := &q.Topics[i]
 		rt := kmsg.NewOffsetFetchResponseGroupTopic()
 		rt.Topic, rt.TopicID = t.Topic, t.TopicID
-		name, known, wanted := t.Topic, true, base.TopicID{}
-		if version >= fetchTopicIDs && name == "" {
-			name, known = m.opts.TopicName(t.TopicID)
-			wanted = t.TopicID
-		}
+		topic, known := m.opts.resolve(version >= fetchTopicIDs, t.Topic, t.TopicID)
 		for _, partition := range t.Partitions {
-			rp := m.fetchOne(q.Group, name, partition, wanted, stable)
-			if !known {
-				rp = noOffset(partition)
+			rp := noOffset(partition)
+			if known {
+				rp, _ = m.fetchOne(q.Group, topic, partition, stable)
+			} else {
 				rp.ErrorCode = codeUnknownTopicID
 			}
 			rt.Partitions = append(rt.Partitions, rp)
@@ -50,42 +46,51 @@ func (m *machine) fetchSome(version int16, q *kmsg.OffsetFetchRequestGroup, stab
 	return out
 }
 
-// fetchAll lists everything the group has committed, in order of names. Asked by ids, topics that have none are left out.
+// fetchAll lists everything the group has committed, in order of names; what counts for an earlier topic of the name is not
+// listed. Asked by ids, topics that have none are left out.
 func (m *machine) fetchAll(version int16, group string, stable bool) []kmsg.OffsetFetchResponseGroupTopic {
 	out := []kmsg.OffsetFetchResponseGroupTopic{}
 	topics := m.offsets[group]
-	for _, topic := range sortedKeys(topics) {
+	for _, name := range sortedKeys(topics) {
+		topic := namedTopic{name, m.opts.TopicID(name)}
 		rt := kmsg.NewOffsetFetchResponseGroupTopic()
-		rt.Topic = topic
+		rt.Topic = name
 		if version >= fetchTopicIDs {
-			id := m.opts.TopicID(topic)
-			if id.IsZero() {
+			if topic.id.IsZero() {
 				continue
 			}
-			rt.TopicID = id
+			rt.TopicID = topic.id
 		}
-		for _, partition := range sortedKeys(topics[topic]) {
-			rt.Partitions = append(rt.Partitions, m.fetchOne(group, topic, partition, base.TopicID{}, stable))
+		for _, partition := range sortedKeys(topics[name]) {
+			if rp, ok := m.fetchOne(group, topic, partition, stable); ok {
+				rt.Partitions = append(rt.Partitions, rp)
+			}
 		}
-		out = append(out, rt)
+		if len(rt.Partitions) > 0 {
+			out = append(out, rt)
+		}
 	}
 	return out
 }
 
-// fetchOne looks one offset up. stable refuses to answer while a transaction may change it (KIP-447); wanted, if not zero,
-// does not take an offset of an earlier topic of the same name.
-func (m *machine) fetchOne(group, topic string, partition int32, wanted base.TopicID, stable bool) kmsg.OffsetFetchResponseGroupTopicPartition {
-	rp := noOffset(partition)
-	if stable && m.open.holds(offsetKey{group, topic, partition}) {
+// fetchOne looks one offset up; ok is false where there is none. stable refuses to answer while a transaction may change it
+// (KIP-447).
+//
+// An offset of an earlier topic of the name counts as none: its tombstone is written where the deletion is heard of, and is
+// missing where nobody led the shard then or the append was lost. It is not dropped for good here or when the shard is
+// loaded, since the image may be older than the commit: a predecessor that knew the new topic already may have written it.
+func (m *machine) fetchOne(group string, topic namedTopic, partition int32, stable bool) (rp kmsg.OffsetFetchResponseGroupTopicPartition, ok bool) {
+	rp = noOffset(partition)
+	if stable && m.open.holds(offsetKey{group, topic.name, partition}) {
 		rp.ErrorCode = codeUnstableOffset
-		return rp
+		return rp, true
 	}
-	c, ok := m.offsets.get(group, topic, partition)
-	if !ok || (!wanted.IsZero() && !c.topicID.IsZero() && c.topicID != wanted) {
-		return rp
+	c, ok := m.offsets.get(group, topic.name, partition)
+	if !ok || (!topic.id.IsZero() && !c.topicID.IsZero() && c.topicID != topic.id) {
+		return rp, false
 	}
 	rp.Offset, rp.LeaderEpoch, rp.Metadata = int64(c.offset), int32(c.leaderEpoch), &c.metadata
-	return rp
+	return rp, true
 }
 
 // noOffset is the answer where nothing is committed.

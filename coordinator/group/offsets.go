@@ -20,6 +20,22 @@ type committed struct {
 	logOffset   base.Offset  // where the record stands, 0 if this coordinator wrote it: orders it against transactions at replay
 }
 
+// namedTopic is a topic as a request means it: later topics of the name have other ids.
+type namedTopic struct {
+	name string
+	id   base.TopicID // zero where no topic has the name
+}
+
+// resolve finds the topic that a request means: the one of the id or, before a version has ids, of the name. known is false
+// where nothing has the id. A name that comes with an id is not looked at: it may belong to a newer topic by now.
+func (o *Options) resolve(byID bool, name string, id base.TopicID) (t namedTopic, known bool) {
+	if !byID {
+		return namedTopic{name, o.TopicID(name)}, true
+	}
+	name, known = o.TopicName(id)
+	return namedTopic{name, id}, known
+}
+
 // offsetTable holds the committed offsets by group, topic and partition.
 type offsetTable map[string]map[string]map[int32]committed
 

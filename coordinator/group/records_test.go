@@ -174,7 +174,7 @@ func TestReplayTransactions(t *testing.T) {
 		replay(batchOf(t, p, false, rec(offsetRecord("g", "t", 0, committed{offset: o, leaderEpoch: -1, expireMs: noTimestamp}))))
 	}
 	fetch := func(stable bool) string {
-		r := w.m.fetchOne("g", "t", 0, base.TopicID{}, stable)
+		r, _ := w.m.fetchOne("g", namedTopic{name: "t"}, 0, stable)
 		return fmt.Sprintf("%d %s", r.Offset, showCode(r.ErrorCode))
 	}
 	check := func(what, unstable, stable string) {
