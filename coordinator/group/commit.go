@@ -15,9 +15,10 @@ const (
 )
 
 // offsetCommit is one OffsetCommit request. resp is prepared by commitResponse: partitions that cannot be committed have their
-// error, the others are committed here. names are the topics' names, in the request's order.
-func (m *machine) offsetCommit(fx *runtime.Effects, r *kmsg.OffsetCommitRequest, names []string, resp *kmsg.OffsetCommitResponse,
-	p *runtime.Promise,
+// error, the others are committed here. topics are those that the request meant when it came, in its order: what was deleted or
+// made anew since is refused, as the offset would count for the wrong topic.
+func (m *machine) offsetCommit(fx *runtime.Effects, r *kmsg.OffsetCommitRequest, topics []namedTopic,
+	resp *kmsg.OffsetCommitResponse, p *runtime.Promise,
 ) {
 	existed := m.groups[r.Group] != nil
 	code := m.validateCommit(fx, r)
@@ -27,19 +28,22 @@ func (m *machine) offsetCommit(fx *runtime.Effects, r *kmsg.OffsetCommitRequest,
 		expire = now + r.RetentionTimeMillis
 	}
 	limit, n := m.opts.Config().OffsetMetadataMaxChars, 0
-	for i := range r.Topics {
+	for i, topic := range topics {
+		id := m.opts.TopicID(topic.name)
 		for j := range r.Topics[i].Partitions {
 			rp, out := &r.Topics[i].Partitions[j], &resp.Topics[i].Partitions[j]
 			switch {
 			case out.ErrorCode != 0: // does not exist
 			case code != 0:
 				out.ErrorCode = code
+			case id != topic.id:
+				out.ErrorCode = unknownTopic(r.Version)
 			case rp.Metadata != nil && metadataTooLong(*rp.Metadata, limit):
 				out.ErrorCode = codeMetadataTooLarge
 			default:
 				c := committed{
 					offset: base.Offset(rp.Offset), leaderEpoch: base.NoLeaderEpoch, commitMs: now, expireMs: expire,
-					topicID: m.opts.TopicID(names[i]),
+					topicID: id,
 				}
 				if rp.LeaderEpoch >= 0 {
 					c.leaderEpoch = base.LeaderEpoch(rp.LeaderEpoch)
@@ -47,7 +51,7 @@ func (m *machine) offsetCommit(fx *runtime.Effects, r *kmsg.OffsetCommitRequest,
 				if rp.Metadata != nil {
 					c.metadata = *rp.Metadata
 				}
-				m.putOffset(fx, r.Group, names[i], rp.Partition, c)
+				m.putOffset(fx, r.Group, topic.name, rp.Partition, c)
 				n++
 			}
 		}
@@ -92,17 +96,22 @@ func (m *machine) validateCommit(fx *runtime.Effects, r *kmsg.OffsetCommitReques
 	return 0
 }
 
-// commitResponse prepares the answer of an OffsetCommit and the topics' names: partitions that cannot be committed whatever
-// the group says have their error. any reports whether there are others.
-func (c *Coordinator) commitResponse(r *kmsg.OffsetCommitRequest) (resp *kmsg.OffsetCommitResponse, names []string, any bool) {
+// unknownTopic is the error of a commit to a topic that is not there.
+func unknownTopic(version int16) int16 {
+	if version >= commitTopicIDs {
+		return codeUnknownTopicID
+	}
+	return codeUnknownTopicOrPart
+}
+
+// commitResponse prepares the answer of an OffsetCommit and the topics that it means: partitions that cannot be committed
+// whatever the group says have their error. any reports whether there are others.
+func (c *Coordinator) commitResponse(r *kmsg.OffsetCommitRequest) (resp *kmsg.OffsetCommitResponse, topics []namedTopic, any bool) {
 	resp = kmsg.NewPtrOffsetCommitResponse()
 	resp.Version = r.Version
 	for i := range r.Topics {
 		t := &r.Topics[i]
-		name, known := t.Topic, true
-		if r.Version >= commitTopicIDs && name == "" {
-			name, known = c.opts.TopicName(t.TopicID)
-		}
+		topic, known := c.opts.resolve(r.Version >= commitTopicIDs, t.Topic, t.TopicID)
 		rt := kmsg.NewOffsetCommitResponseTopic()
 		rt.Topic, rt.TopicID = t.Topic, t.TopicID
 		for j := range t.Partitions {
@@ -111,16 +120,16 @@ func (c *Coordinator) commitResponse(r *kmsg.OffsetCommitRequest) (resp *kmsg.Of
 			switch {
 			case !known:
 				rp.ErrorCode = codeUnknownTopicID
-			case len(name) > maxNameBytes || !c.opts.PartitionExists(name, rp.Partition):
+			case len(topic.name) > maxNameBytes || !c.opts.PartitionExists(topic.name, rp.Partition):
 				rp.ErrorCode = codeUnknownTopicOrPart
 			default:
 				any = true
 			}
 			rt.Partitions = append(rt.Partitions, rp)
 		}
-		resp.Topics, names = append(resp.Topics, rt), append(names, name)
+		resp.Topics, topics = append(resp.Topics, rt), append(topics, topic)
 	}
-	return resp, names, any
+	return resp, topics, any
 }
 
 // refuseCommit sets an error on all partitions that have none.

@@ -198,8 +198,8 @@ func (w *workbench) scriptCommit(fx *runtime.Effects, a args, rest []string, p *
 		r.Topics = append(r.Topics, ct)
 	}
 	c := &Coordinator{opts: &w.opts}
-	resp, names, _ := c.commitResponse(r)
-	w.m.offsetCommit(fx, r, names, resp, p)
+	resp, topics, _ := c.commitResponse(r)
+	w.m.offsetCommit(fx, r, topics, resp, p)
 }
 
 func (w *workbench) scriptOffsetDelete(fx *runtime.Effects, a args, rest []string, p *runtime.Promise) {

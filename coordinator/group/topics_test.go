@@ -57,3 +57,50 @@ func TestDeletedTopicsOffset(t *testing.T) {
 	commit(7)
 	check("committed to the new one", "0=7", "0=7")
 }
+
+// TestCommitMeansOneTopic: a commit whose topic is deleted or made anew while the commit waits for its turn is refused.
+func TestCommitMeansOneTopic(t *testing.T) {
+	first, second := base.NewTopicID(), base.NewTopicID()
+	for _, version := range []int16{9, 10} {
+		for what, next := range map[string]base.TopicID{"made anew": second, "deleted": {}, "the same": first} {
+			current := first
+			c := start(t, &memlog.Log{}, func(o *Options) {
+				o.TopicName = func(id base.TopicID) (string, bool) { return "t", id == current }
+				o.TopicID = func(string) base.TopicID { return current }
+				o.PartitionExists = func(string, int32) bool { current = next; return true } // the last look before the wait
+			})
+			r := commitRequest("g", "", -1, "t", 5)
+			r.Version, r.Topics[0].TopicID = version, first
+			want, committed := unknownTopic(version), ""
+			if next == first {
+				want, committed = 0, "0=5"
+			}
+			if code := c.OffsetCommit(t.Context(), Client{}, r).Topics[0].Partitions[0].ErrorCode; code != want {
+				t.Errorf("version %d, %s: error %d, want %d", version, what, code, want)
+			}
+			if got := strings.Join(fetched(ask(t, c, 9, fetchRequest("g")).(*kmsg.OffsetFetchResponse)), " "); got != committed {
+				t.Errorf("version %d, %s: offsets %q, want %q", version, what, got, committed)
+			}
+		}
+	}
+}
+
+// TestIDBeforeName: the edge fills in the names of topics that are asked for by id; what counts is the id.
+func TestIDBeforeName(t *testing.T) {
+	first, current := base.NewTopicID(), base.NewTopicID()
+	c := start(t, &memlog.Log{}, func(o *Options) {
+		o.TopicName = func(id base.TopicID) (string, bool) { return "t", id == current }
+		o.TopicID = func(string) base.TopicID { return current }
+	})
+	commit, fetch := commitRequest("g", "", -1, "t", 5), fetchRequest("g")
+	commit.Version, commit.Topics[0].TopicID = 10, first
+	if code := c.OffsetCommit(t.Context(), Client{}, commit).Topics[0].Partitions[0].ErrorCode; code != codeUnknownTopicID {
+		t.Errorf("commit by the name's earlier id: error %d", code)
+	}
+	ft := kmsg.NewOffsetFetchRequestGroupTopic()
+	ft.Topic, ft.TopicID, ft.Partitions = "t", first, []int32{0}
+	fetch.Version, fetch.Groups[0].Topics = 10, []kmsg.OffsetFetchRequestGroupTopic{ft}
+	if p := c.OffsetFetch(t.Context(), Client{}, fetch).Groups[0].Topics[0].Partitions[0]; p.ErrorCode != codeUnknownTopicID {
+		t.Errorf("fetch by the name's earlier id: %+v", p)
+	}
+}
