@@ -257,9 +257,13 @@ func (s *Service) readFollower(ses *followerSession, follower base.BrokerID, par
 		return res, true
 	}
 	res.Batches, res.Err = part.part.ReadReplica(part.offset, a.maxBytes)
+	if _, _, _, err := part.part.Offsets(part.epoch); err != nil { // it may be another log meanwhile
+		res.Batches, res.Err = nil, err
+	}
 	if errors.Is(res.Err, kerr.OffsetOutOfRange) {
-		res.Err = kerr.OffsetMovedToTieredStorage // trimmed since
-		res.LogStart = part.part.BatchStart(res.LogStart)
+		if res.Err = part.part.Moved(part.offset); res.Err == kerr.OffsetMovedToTieredStorage {
+			res.LogStart = part.part.BatchStart(res.LogStart)
+		}
 	}
 	for _, b := range res.Batches {
 		res.Bytes += len(b)

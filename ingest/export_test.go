@@ -70,11 +70,11 @@ func Housekeep(g *Ingest) {
 	g.trim(now)
 }
 
-// StartOver is what a fetcher asks for whose leader's log starts at leaderStart, where the tiered range ends as tail says.
-func StartOver(g *Ingest, p *Partition, epoch base.LeaderEpoch, leaderStart base.Offset, tail FollowerStart) (replica.LogState, error) {
+// StartOver is what a fetcher asks for that has acknowledged what is below acked and whose leader's log starts at leaderStart, where the tiered range ends as tail says.
+func StartOver(g *Ingest, p *Partition, epoch base.LeaderEpoch, acked, leaderStart base.Offset, tail FollowerStart) (replica.LogState, error) {
 	r := newReplicator(g, Replication{Tail: func(context.Context, base.LogID, base.Offset) (FollowerStart, error) { return tail, nil }})
 	r.mu.logs[replica.ID{}] = p.log
-	return r.StartOver(context.Background(), replica.ID{}, epoch, leaderStart)
+	return r.StartOver(context.Background(), replica.ID{}, epoch, acked, leaderStart)
 }
 
 // TrimTo drops what is hot below the end of a sealed range, as a tick does that has found it before.

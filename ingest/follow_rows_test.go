@@ -222,12 +222,30 @@ func TestTrimOfALogThatStartsOver(t *testing.T) {
 	}
 }
 
+// A leader asks a log to start over whose end is behind the tiered range's (it has a hole, say): what fetches have acknowledged stays.
+func TestStartOverKeepsWhatIsAcknowledged(t *testing.T) {
+	e, tp := newFollower(t, 3, ingest.Options{})
+	state, _ := e.meta.Image().Partition(tp)
+	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 3)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	for r.end() < 40 {
+		r.write()
+	}
+	p := e.Replica(r.log)
+	end := p.Status().LogEnd
+	if _, err := ingest.StartOver(e.Ingest, p, 3, end, 0, ingest.FollowerStart{At: end - 1}); !isCode(err, kerr.OffsetOutOfRange) || p.Status().LogEnd != end {
+		t.Errorf("%v, and the log ends at %d, want %d", err, p.Status().LogEnd, end)
+	}
+	if _, err := ingest.StartOver(e.Ingest, p, 3, end, 0, ingest.FollowerStart{At: end}); err != nil || p.Status().HotStart != end {
+		t.Errorf("where all is tiered: %v, hot from %d", err, p.Status().HotStart)
+	}
+}
+
 // A topic is not tiered any more, and retention has gone on from there: a replica starts over at a log start in a later epoch than
 // those of what is tiered. They must not be taken for that of the record before it: the leader would call that diverging, for ever.
 func TestStartOverBehindTheTieredEnd(t *testing.T) {
 	e, tp := newFollower(t, 4, ingest.Options{})
 	state, _ := e.meta.Image().Partition(tp)
-	log, err := ingest.StartOver(e.Ingest, e.Replica(state.Log), 4, 800, ingest.FollowerStart{At: 450, Epochs: []base.EpochStart{{Epoch: 3, Start: 0}}})
+	log, err := ingest.StartOver(e.Ingest, e.Replica(state.Log), 4, 0, 800, ingest.FollowerStart{At: 450, Epochs: []base.EpochStart{{Epoch: 3, Start: 0}}})
 	e.check(err)
 	at := replica.NewFollower(4, log).Position()
 	if at.Offset != 800 {

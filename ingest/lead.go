@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"log/slog"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -291,6 +292,18 @@ func (p *Partition) ReadReplica(from base.Offset, maxBytes int) ([]record.Batch,
 	bs, _, err := p.readUpTo(p.g.store.Read, from, upTo, maxBytes)
 	p.g.metrics.replicatedOut.Add(context.Background(), sizeOf(bs))
 	return bs, err
+}
+
+// Moved is why a follower was not given what comes at an offset: kerr.OffsetMovedToTieredStorage where that is trimmed, else
+// kerr.KafkaStorageError: then something is missing here, and the follower must not start over behind it.
+func (p *Partition) Moved(off base.Offset) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if off < p.mu.hotStart {
+		return kerr.OffsetMovedToTieredStorage
+	}
+	p.g.log.Error("stored records are missing", slog.String("partition", p.mu.tp.String()), slog.Int64("offset", int64(off)))
+	return kerr.KafkaStorageError
 }
 
 // Offsets are the high watermark and the log start offset, as a follower is told them whose position was compared in a leader epoch,

@@ -291,13 +291,13 @@ func (p *Partition) EpochAt(off base.Offset) base.LeaderEpoch {
 
 // Confirm asks etcd whether this broker still leads the partition, before an answer that makes a client reset: one that was deposed and
 // has not heard of it knows less than clients do. kerr.NotLeaderForPartition, which they try elsewhere, where it does not, or etcd does
-// not answer. A replica that is read as a follower is left alone: its clients go back to the leader.
+// not answer. Clients of a replica that is read as a follower are told the same: they go to the leader.
 func (p *Partition) Confirm(ctx context.Context) error {
 	p.mu.Lock()
 	tp, leads := p.mu.tp, p.mu.leader != nil
 	p.mu.Unlock()
 	if !leads {
-		return nil
+		return fmt.Errorf("partition %s: %w", tp, kerr.NotLeaderForPartition)
 	}
 	meta := p.g.opts.Meta
 	err := meta.Refresh(ctx, tp)
@@ -331,7 +331,7 @@ func (g *Ingest) EpochEnd(ctx context.Context, tp base.TopicPartition, currentEp
 		return base.NoLeaderEpoch, base.NoOffset, err
 	}
 	e, end := p.EpochEnd(epoch)
-	return e, end, nil
+	return e, end, p.CheckEpoch(currentEpoch) // a leader's answer, if it still is one
 }
 
 // policy is what the topic's configuration asks of a produced batch.

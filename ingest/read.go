@@ -90,7 +90,7 @@ func (p *Partition) readHot(read storeRead, from, upTo base.Offset, maxBytes int
 
 func (p *Partition) readUpTo(read storeRead, from, upTo base.Offset, maxBytes int) ([]record.Batch, Tier, error) {
 	p.mu.Lock()
-	if start, ok := p.mu.tail.start(); ok && start <= from {
+	if p.mu.tail.holds(from) {
 		bs := p.mu.tail.read(from, upTo, maxBytes)
 		p.mu.Unlock()
 		if len(bs) == 0 {

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+
 	"github.com/varvelog/varve/ingest/replica"
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/internal/service"
@@ -193,7 +195,7 @@ func (r *replicator) renew(fetching *service.Group, p *Partition, f followed) {
 	r.mu.logs[f.id] = p.log
 	r.mu.Unlock()
 	fetching.Go(func(ctx context.Context) {
-		if _, err := r.StartOver(ctx, f.id, f.epoch, -1); err != nil {
+		if _, err := r.StartOver(ctx, f.id, f.epoch, 0, -1); err != nil {
 			r.g.log.Warn("a damaged log cannot start over", slog.String("log", p.log.String()), slog.Any("err", err))
 			if !r.g.sleep(ctx, nil, repairRetry) {
 				return
@@ -281,7 +283,7 @@ func (r *replicator) poke() {
 }
 
 // StartOver implements replica.Log.
-func (r *replicator) StartOver(ctx context.Context, id replica.ID, epoch base.LeaderEpoch, leaderStart base.Offset) (replica.LogState, error) {
+func (r *replicator) StartOver(ctx context.Context, id replica.ID, epoch base.LeaderEpoch, acked, leaderStart base.Offset) (replica.LogState, error) {
 	r.mu.Lock()
 	log, ok := r.mu.logs[id]
 	r.mu.Unlock()
@@ -295,6 +297,9 @@ func (r *replicator) StartOver(ctx context.Context, id replica.ID, epoch base.Le
 	}
 	if start.At < leaderStart { // the record before it is of an epoch that nobody here knows
 		start = FollowerStart{At: leaderStart, LogStart: leaderStart}
+	}
+	if start.At < acked {
+		return replica.LogState{}, fmt.Errorf("start over at %d would drop records up to %d: %w", start.At, acked, kerr.OffsetOutOfRange)
 	}
 	w := FollowerWrite{
 		Log: log, Epoch: epoch, StartOver: &start, TruncateTo: base.NoOffset,
@@ -363,6 +368,12 @@ func (p *Partition) sync() error {
 	p.order.Lock()
 	w := p.g.store.NewWrite()
 	p.mu.Lock()
+	if p.mu.dropped || p.mu.former { // its rows are being deleted: none of an end that nothing is stored of
+		p.mu.Unlock()
+		p.order.Unlock()
+		w.Discard()
+		return nil
+	}
 	p.putMetaLocked(w)
 	end, cuts := p.mu.end, p.mu.cuts
 	p.mu.Unlock()

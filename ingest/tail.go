@@ -45,6 +45,13 @@ func (q *batchQueue) start() (base.Offset, bool) {
 	return q.batches[q.head].BaseOffset(), true
 }
 
+// holds reports whether the batch of an offset is held: rows that a follower's were synced with, and no batch brought, are not.
+func (q *batchQueue) holds(off base.Offset) bool {
+	start, ok := q.start()
+	end, _ := q.end()
+	return ok && start <= off && off < end
+}
+
 // read returns batches from the one that contains from, below upTo, up to maxBytes but at least one.
 func (q *batchQueue) read(from, upTo base.Offset, maxBytes int) []record.Batch {
 	live := q.batches[q.head:]

@@ -262,6 +262,19 @@ func (f *flaky) Replay(ctx context.Context, p int32, emit func(record.Batch) err
 	return f.Log.Replay(ctx, p, emit)
 }
 
+// A shard that has ended waits on the map for the next leader epoch: what it knew is let go.
+func TestResignedShardIsEmpty(t *testing.T) {
+	r := start(t, Options[*list]{Log: &memlog.Log{}})
+	r.mu.Lock()
+	s := r.mu.shards[0]
+	r.mu.Unlock()
+	r.Resign(0)
+	<-s.drained
+	if s.machine != nil || s.timers != nil || s.pipe.inflight != nil || s.before != nil {
+		t.Errorf("machine %v, timers %v", s.machine, s.timers)
+	}
+}
+
 func TestReplayIsTriedAgain(t *testing.T) {
 	c := clock.NewManual(time.Unix(1e9, 0))
 	r := New(Options[*list]{Log: &flaky{fails: 2}, Clock: c, NewMachine: func(int32) *list { return &list{} }})

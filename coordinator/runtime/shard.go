@@ -69,6 +69,13 @@ func (s *shard[M]) run(context.Context) {
 		s.alarm.Stop()
 	}
 	s.drain()
+	s.release()
+}
+
+// release lets go of what the shard held: the shard itself stays on the map until its partition is led again.
+func (s *shard[M]) release() {
+	var none M
+	s.machine, s.timers, s.pipe, s.before = none, nil, pipeline{}, nil
 }
 
 // drain waits for the append that is in flight: only then does a successor's replay see all that this shard wrote.

@@ -32,9 +32,10 @@ type Log interface {
 	// acknowledges them. The fetcher lets go of what is refused, since it is ahead of that log.
 	Apply(ctx context.Context, changes []Change) (refused []ID)
 	// StartOver empties the hot log of a partition, which ended before what the leader still has, and goes on at the end of
-	// the tiered range or at leaderStart, whichever is later (-1: the leader did not say). An error is tried again later. It is called for many partitions at once,
-	// beside Apply for others.
-	StartOver(ctx context.Context, id ID, epoch base.LeaderEpoch, leaderStart base.Offset) (LogState, error)
+	// the tiered range or at leaderStart, whichever is later (-1: the leader did not say). Where that is before acked, up to which
+	// fetches have acknowledged records, nothing is dropped: kerr.OffsetOutOfRange. An error is tried again later. It is called for
+	// many partitions at once, beside Apply for others.
+	StartOver(ctx context.Context, id ID, epoch base.LeaderEpoch, acked, leaderStart base.Offset) (LogState, error)
 }
 
 // Throttle is the follower's side of a broker's replication quota (KIP-73). Its methods do not block.

@@ -131,7 +131,7 @@ func (g *fakeLog) Apply(_ context.Context, changes []Change) (refused []ID) {
 	return refused
 }
 
-func (g *fakeLog) StartOver(ctx context.Context, p ID, _ base.LeaderEpoch, leaderStart base.Offset) (LogState, error) {
+func (g *fakeLog) StartOver(ctx context.Context, p ID, _ base.LeaderEpoch, _, leaderStart base.Offset) (LogState, error) {
 	g.l.note("  start over %d, leader starts at %d", p.Partition, leaderStart)
 	if g.hangs {
 		<-ctx.Done()

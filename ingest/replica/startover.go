@@ -27,6 +27,7 @@ var errAway = errors.New("the bucket does not answer; what the leader still has 
 // fetched meanwhile, and nothing else waits for it: the bucket may be far away, or not there at all (I13).
 type startOver struct {
 	p           *pulled
+	acked       base.Offset        // the log's end
 	leaderStart base.Offset        // -1: the leader did not say
 	fresh       bool               // asked for by an assignment: the leader has not been asked for what is not kept here
 	end         context.CancelFunc // it is wanted no more
@@ -34,7 +35,7 @@ type startOver struct {
 }
 
 func newStartOver(p *pulled, leaderStart base.Offset) *startOver {
-	return &startOver{p: p, leaderStart: leaderStart, end: func() {}, done: make(chan struct{})}
+	return &startOver{p: p, acked: p.follower.Log().End, leaderStart: leaderStart, end: func() {}, done: make(chan struct{})}
 }
 
 // startFresh begins what assignments ask for.
@@ -91,14 +92,14 @@ func (f *Fetcher) restart(ctx context.Context, o *startOver) (LogState, error) {
 		return LogState{}, ctx.Err()
 	}
 	if !o.fresh {
-		return f.opts.Log.StartOver(ctx, o.p.id, o.p.follower.epoch, o.leaderStart)
+		return f.opts.Log.StartOver(ctx, o.p.id, o.p.follower.epoch, o.acked, o.leaderStart)
 	}
 	if f.away.Load() {
 		return LogState{}, errAway
 	}
 	ctx, cancel := context.WithTimeout(ctx, freshPatience)
 	defer cancel()
-	log, err := f.opts.Log.StartOver(ctx, o.p.id, o.p.follower.epoch, o.leaderStart)
+	log, err := f.opts.Log.StartOver(ctx, o.p.id, o.p.follower.epoch, o.acked, o.leaderStart)
 	if errors.Is(err, context.DeadlineExceeded) {
 		f.away.Store(true)
 	}
