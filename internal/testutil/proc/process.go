@@ -104,6 +104,9 @@ func (p *Process) LogTail() string {
 	return strings.Join(all[max(len(all)-lines, 0):], "\n")
 }
 
+// dumpTime is how long a process may write all its stacks (SIGQUIT: the Go runtime's and the JVM's).
+const dumpTime = 5 * time.Second
+
 // Stop sends SIGTERM and waits for the end; an exit status other than 0, or none within the time, is an error. (A JVM ends
 // with 143 after SIGTERM, which counts as 0.)
 func (p *Process) Stop(patience time.Duration) error {
@@ -113,7 +116,7 @@ func (p *Process) Stop(patience time.Duration) error {
 	select {
 	case <-p.exited:
 	case <-time.After(patience):
-		return errors.Join(fmt.Errorf("%s has not stopped %s after SIGTERM", p.Name, patience), p.Kill())
+		return errors.Join(fmt.Errorf("%s has not stopped %s after SIGTERM; what it does is in its log", p.Name, patience), p.Kill(syscall.SIGQUIT))
 	}
 	var status *exec.ExitError
 	if errors.As(p.err, &status) && status.ExitCode() == 128+int(syscall.SIGTERM) {
@@ -125,8 +128,15 @@ func (p *Process) Stop(patience time.Duration) error {
 	return nil
 }
 
-// Kill sends SIGKILL and waits for the end.
-func (p *Process) Kill() error {
+// Kill sends SIGKILL and waits for the end; before that it sends what makes the process say where it is, and a moment for it.
+func (p *Process) Kill(before ...syscall.Signal) error {
+	for _, sig := range before {
+		_ = p.cmd.Process.Signal(sig) // it may have ended
+		select {
+		case <-p.exited:
+		case <-time.After(dumpTime):
+		}
+	}
 	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("kill %s: %w", p.Name, err)
 	}
