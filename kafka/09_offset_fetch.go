@@ -42,14 +42,6 @@ func handleOffsetFetch(s *Server, ctx context.Context, r *request) (kmsg.Respons
 	resp := s.deps.groups.OffsetFetch(ctx, r.client(), req)
 	for i := range resp.Groups {
 		g := &resp.Groups[i]
-		topics := []kmsg.OffsetFetchResponseGroupTopic{}
-		for _, t := range g.Topics {
-			if topic, ok := img.Topic(t.Topic); ok {
-				t.TopicID = topic.ID
-				topics = append(topics, t)
-			}
-		}
-		g.Topics = topics
 		if i < len(unknown) && g.ErrorCode == 0 {
 			g.Topics = append(g.Topics, unknown[i]...)
 		}

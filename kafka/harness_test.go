@@ -502,7 +502,7 @@ func (g *fakeGroups) OffsetFetch(_ context.Context, _ group.Client, r *kmsg.Offs
 		out.Group = q.Group
 		for _, t := range q.Topics {
 			ot := kmsg.NewOffsetFetchResponseGroupTopic()
-			ot.Topic = t.Topic
+			ot.Topic, ot.TopicID = t.Topic, t.TopicID
 			for _, p := range t.Partitions {
 				op := kmsg.NewOffsetFetchResponseGroupTopicPartition()
 				op.Partition, op.Offset = p, 7

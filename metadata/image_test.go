@@ -2,12 +2,15 @@ package metadata_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/metadata"
@@ -305,5 +308,30 @@ func TestAwaitTopic(t *testing.T) {
 	}
 	if _, ok := late.Image().Topic("t"); !ok {
 		t.Error("the image does not show the topic")
+	}
+}
+
+// A topic that another broker has deleted can be created again at once.
+func TestCreateBehindADeletion(t *testing.T) {
+	kv := memkv.New(memkv.Options{})
+	defer kv.Close()
+	other := open(t, kv, nil)
+	was := create(t, other, "t", 1)
+	behind := &cutOff{KV: kv, end: make(chan error, 1)}
+	late := reopen(t, behind)
+	defer closeStore(t, late)
+	spec := metadata.TopicSpec{Name: "t", Partitions: 1, ReplicationFactor: 1}
+	if _, err := late.CreateTopic(t.Context(), spec, false); !errors.Is(err, kerr.TopicAlreadyExists) {
+		t.Errorf("while it exists: %v", err)
+	}
+	if err := other.DeleteTopic(t.Context(), was.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := late.Image().Topic("t"); !ok {
+		t.Fatal("a watch that is cut off shows a deletion")
+	}
+	behind.end <- fmt.Errorf("cut off")
+	if now, err := late.CreateTopic(t.Context(), spec, false); err != nil || now.ID == was.ID {
+		t.Errorf("after its deletion: %v", err)
 	}
 }

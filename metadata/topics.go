@@ -68,7 +68,12 @@ func (s *Store) CreateTopic(ctx context.Context, spec TopicSpec, validateOnly bo
 	}
 	defer unlock()
 	image := s.Image()
-	if err := image.validateSpec(spec); err != nil {
+	err = image.validateSpec(spec)
+	if errors.Is(err, kerr.TopicAlreadyExists) && s.awaitDeletion(ctx, spec.Name) {
+		image = s.Image()
+		err = image.validateSpec(spec)
+	}
+	if err != nil {
 		return nil, err
 	}
 	assignment, err := image.assign(spec)
@@ -91,6 +96,27 @@ func (s *Store) CreateTopic(ctx context.Context, spec TopicSpec, validateOnly bo
 		return created, nil
 	}
 	return t, nil // deleted by somebody else in the same moment
+}
+
+// awaitDeletion reports whether a topic that the image shows is deleted, which another broker may have answered, and returns once the
+// image has seen that. Where etcd does not answer, the image has to do.
+func (s *Store) awaitDeletion(ctx context.Context, name string) bool {
+	if _, taken, err := s.kv.Get(ctx, topicKey(name)); taken || err != nil {
+		return false
+	}
+	image, newer := s.loader.current()
+	was, _ := image.records.get(name)
+	for {
+		if now, ok := image.records.get(name); !ok || now.ID != was.ID {
+			return true
+		}
+		select {
+		case <-newer:
+			image, newer = s.loader.current()
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 func (i *Image) validateSpec(spec TopicSpec) error {
