@@ -70,6 +70,9 @@ func Housekeep(g *Ingest) {
 	g.trim(now)
 }
 
+// Retain applies retention.* as housekeeping does every RetentionEvery.
+func Retain(g *Ingest) { g.retain(g.clock.Now()) }
+
 // StartOver is what a fetcher asks for that has acknowledged what is below acked and whose leader's log starts at leaderStart, where the tiered range ends as tail says.
 func StartOver(g *Ingest, p *Partition, epoch base.LeaderEpoch, acked, leaderStart base.Offset, tail FollowerStart) (replica.LogState, error) {
 	r := newReplicator(g, Replication{Tail: func(context.Context, base.LogID, base.Offset) (FollowerStart, error) { return tail, nil }})

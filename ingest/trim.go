@@ -10,6 +10,7 @@ import (
 
 	"github.com/varvelog/varve/ingest/hot"
 	"github.com/varvelog/varve/internal/base"
+	"github.com/varvelog/varve/metadata"
 )
 
 // trimmable is the oldest hot range of a partition that only the common budget keeps.
@@ -92,6 +93,12 @@ func (g *Ingest) reclaim() {
 // its leader will make it truncate, though the leader has tiered others at these offsets. Truncation must still find them.
 func (p *Partition) safeLocked() base.Offset { return min(p.mu.tieredEnd, p.mu.highWater) }
 
+// hotOnly reports whether the bucket does not count for a topic: what was tiered of it goes, and what is hot stays for retention.*,
+// though the manifest still names part of it (KIP-950). Where tiering ended without that, the bucket serves what it has.
+func hotOnly(cfg *metadata.TopicConfig) bool {
+	return !cfg.RemoteStorageEnable && cfg.RemoteDeleteOnDisable
+}
+
 // localRetentionLocked is up to where local.retention.*, or the log start offset, lets hot ranges go.
 func (p *Partition) localRetentionLocked(nowMs int64) base.Offset {
 	m, cfg := &p.mu, p.Config()
@@ -102,7 +109,7 @@ func (p *Partition) localRetentionLocked(nowMs int64) base.Offset {
 		case s.End > safe && tiered(cfg):
 			return end
 		case s.End <= m.logStart:
-		case s.End > safe:
+		case s.End > safe || hotOnly(cfg):
 			return end
 		case cfg.LocalRetentionBytes >= 0 && bytes-s.Bytes >= cfg.LocalRetentionBytes:
 		case cfg.LocalRetentionMs >= 0 && agesFrom(s) < nowMs-cfg.LocalRetentionMs:
@@ -118,7 +125,7 @@ func (p *Partition) localRetentionLocked(nowMs int64) base.Offset {
 // budgetedLocked lists tiered hot ranges that no local.retention.* speaks for.
 func (p *Partition) budgetedLocked() (out []trimmable) {
 	cfg := p.Config()
-	if cfg.LocalRetentionBytes >= 0 || cfg.LocalRetentionMs >= 0 {
+	if hotOnly(cfg) || cfg.LocalRetentionBytes >= 0 || cfg.LocalRetentionMs >= 0 {
 		return nil
 	}
 	safe := p.safeLocked()
@@ -234,8 +241,8 @@ func (p *Partition) retentionLocked(nowMs int64) base.Offset {
 	start, bytes := m.logStart, p.hotBytesLocked()
 	switch {
 	case start >= m.hotStart:
-	case !cfg.RemoteStorageEnable && cfg.RemoteDeleteOnDisable:
-		start = min(m.hotStart, m.highWater) // KIP-950: what is tiered goes
+	case hotOnly(cfg):
+		start = min(m.hotStart, m.highWater)
 	default:
 		return start // tiered before copying was disabled: package compaction takes that part first
 	}
