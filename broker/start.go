@@ -235,7 +235,7 @@ func (b *Broker) startTiering(ctx context.Context) (err error) {
 	mem, cfg := split(b.cfg.Memory), b.meta.Image().Broker()
 	b.tiering, err = tiering.New(tiering.Options{
 		Bucket: b.bucket, Cache: b.cache, Meta: b.meta, Source: source{b.ingest},
-		OnRoot:   func(r metadata.Root) { b.ingest.Tiered(r.Log, r.TieredEnd) },
+		OnRoot:   b.ingest.OnRoot,
 		BrokerID: base.BrokerID(b.cfg.NodeID), BrokerEpoch: b.epoch,
 		MaxUploads: cfg.TieringUploads, UploadBytes: mem.uploads, MaxObjectBytes: cfg.TieringSegmentBytes,
 		Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter, Tracer: b.telemetry.Tracer,

@@ -78,6 +78,7 @@ func (p *Partition) leadLocked(state *metadata.Partition, live replica.Live, cha
 			ID: p.g.opts.Broker, State: s, Live: live, LagMax: p.g.opts.ReplicaLagMax,
 			End: m.end, Synced: m.durable, HighWatermark: m.highWater,
 		}, p.g.clock.Now())
+		p.startAtRootLocked()
 		return append(answers, p.carryOutLocked(m.leader.Start())...)
 	}
 	return nil
@@ -104,6 +105,7 @@ func (p *Partition) carryOutLocked(e replica.Effects) []answer {
 	p.lowMovedLocked()
 	if e.Advanced {
 		p.committedLocked(e.HighWatermark)
+		p.startAtRootLocked()
 		for feed := range p.mu.feeds {
 			feed.mark(p, p.g.opts.EagerHighWatermark)
 		}

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -76,6 +77,25 @@ func (g *Ingest) AdvanceLogStart(_ context.Context, id base.LogID, to base.Offse
 	}
 	_, err := p.advanceLogStart(to, false)
 	return err
+}
+
+// startAtRootLocked makes a leader's log start no earlier than its manifest: nobody has what is below, and only an earlier leader, which
+// moved the log start before the manifest, may have known. The offset stays at or below the high watermark, which a new leader may have
+// yet to learn; followers take it from the leader. The root is durable, and recovery starts at it: the row can wait for a checkpoint.
+func (p *Partition) startAtRootLocked() {
+	m := &p.mu
+	to := min(m.rootStart, m.highWater)
+	if m.leader == nil || to <= m.logStart {
+		return
+	}
+	p.g.log.Info("log starts where its manifest does", slog.String("partition", m.tp.String()),
+		slog.Int64("from", int64(m.logStart)), slog.Int64("to", int64(to)))
+	m.logStart, m.unsaved = to, true
+	for feed := range m.feeds {
+		feed.mark(p, false)
+	}
+	p.wakeLocked()
+	p.g.work.add(p)
 }
 
 // advanceLogStart is DeleteRecords; loud: followers are told at once.

@@ -54,6 +54,7 @@ type Partition struct {
 		// logStart <= hotStart' <= tieredEnd <= highWater <= durable <= end, where hotStart may lie anywhere up to tieredEnd (I5). On a
 		// follower the tiered end may lie anywhere: it may be behind, or on a line that lost (safeLocked).
 		logStart  base.Offset
+		rootStart base.Offset // log start offset as of a committed manifest: a leader's is no earlier once the high watermark is there
 		hotStart  base.Offset // first offset in Pebble
 		tieredEnd base.Offset // everything below is named by a committed manifest
 		highWater base.Offset // everything below is durable where it counts and visible (I3)
@@ -92,7 +93,7 @@ func newPartition(g *Ingest, id base.LogID, root metadata.Root) *Partition {
 	p := &Partition{g: g, log: id}
 	m := &p.mu
 	m.err = kerr.NotLeaderForPartition
-	m.logStart, m.tieredEnd = root.Start, root.TieredEnd
+	m.logStart, m.rootStart, m.tieredEnd = root.Start, root.Start, root.TieredEnd
 	m.hotStart, m.highWater, m.durable, m.end = m.tieredEnd, m.tieredEnd, m.tieredEnd, m.tieredEnd
 	m.active = openRange{base: m.end, maxTs: -1}
 	m.maxTs = -1

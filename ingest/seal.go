@@ -415,17 +415,23 @@ func (g *Ingest) ReadSealed(ctx context.Context, id base.LogID, from, end base.O
 
 // Tiered notes that a committed manifest names everything below end (I5).
 func (g *Ingest) Tiered(id base.LogID, end base.Offset) {
+	g.OnRoot(metadata.Root{Log: id, TieredEnd: end})
+}
+
+// OnRoot takes over where a committed manifest root, whoever committed it, says that the log starts and what of it is tiered.
+func (g *Ingest) OnRoot(now metadata.Root) {
 	g.mu.Lock()
-	root := g.mu.roots[id]
-	root.TieredEnd = max(root.TieredEnd, end)
-	g.mu.roots[id] = root
-	p := g.mu.parts[id]
+	root := g.mu.roots[now.Log]
+	root.Start, root.TieredEnd = max(root.Start, now.Start), max(root.TieredEnd, now.TieredEnd)
+	g.mu.roots[now.Log] = root
+	p := g.mu.parts[now.Log]
 	g.mu.Unlock()
 	if p == nil {
 		return
 	}
 	p.mu.Lock()
-	p.mu.tieredEnd = max(p.mu.tieredEnd, end)
+	p.mu.rootStart, p.mu.tieredEnd = max(p.mu.rootStart, now.Start), max(p.mu.tieredEnd, now.TieredEnd)
+	p.startAtRootLocked()
 	p.mu.Unlock()
 	g.work.add(p)
 }
