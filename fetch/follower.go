@@ -261,7 +261,7 @@ func (s *Service) readFollower(ses *followerSession, follower base.BrokerID, par
 		res.Batches, res.Err = nil, err
 	}
 	if errors.Is(res.Err, kerr.OffsetOutOfRange) {
-		if res.Err = part.part.Moved(part.offset); res.Err == kerr.OffsetMovedToTieredStorage {
+		if res.Err = part.part.Moved(part.offset); errors.Is(res.Err, kerr.OffsetMovedToTieredStorage) {
 			res.LogStart = part.part.BatchStart(res.LogStart)
 		}
 	}
