@@ -24,7 +24,7 @@ func refuse(k *kerr.Error, format string, args ...any) *Error {
 	return &Error{Kafka: k, Message: fmt.Sprintf(format, args...)}
 }
 
-// kvError wraps an error of the KV: a deadline becomes Kafka's REQUEST_TIMED_OUT, whose outcome is unknown there as well.
+// kvError wraps an error of the KV: a deadline, or a KV that is away (see KV), becomes Kafka's REQUEST_TIMED_OUT, whose outcome is unknown there as well.
 func kvError(err error, format string, args ...any) error {
 	what := fmt.Sprintf(format, args...)
 	if errors.Is(err, context.DeadlineExceeded) {

@@ -2,10 +2,13 @@ package metadata
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
 	"sync"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/internal/service"
@@ -16,6 +19,9 @@ const (
 	producerIDBlock = 1000
 	logIDBlock      = 1000
 )
+
+// idRepeats is how often a write of the counter is tried again that was not answered: each may take seconds, which the client waits.
+const idRepeats = 2
 
 // idBlocks hands out numbers that were never handed out before, by any broker: it takes blocks from a counter in the KV and
 // fetches the next one when a tenth is left. It is safe for concurrent use.
@@ -113,8 +119,10 @@ func (b *idBlocks) fill(ctx context.Context, n int) error {
 	return b.reserve(ctx, max(b.size, int64(n)))
 }
 
-// reserve moves the counter on and adds the block. After an unknown outcome a block may be lost; that is harmless.
+// reserve moves the counter on and adds the block. After an unknown outcome it takes the next one: what may be lost is harmless. A
+// read that fails ends it, for the KV has tried that again.
 func (b *idBlocks) reserve(ctx context.Context, size int64) error {
+	unanswered := 0
 	for range casAttempts {
 		kv, ok, err := b.kv.Get(ctx, b.key)
 		if err != nil {
@@ -128,22 +136,29 @@ func (b *idBlocks) reserve(ctx context.Context, size int64) error {
 		}
 		end := start + size
 		res, err := b.kv.Txn(ctx, []Cmp{Unchanged(b.key, kv.ModRevision)}, []Op{Put(b.key, strconv.AppendInt(nil, end, 10))})
-		if err != nil {
-			return kvError(err, "write %s", b.key)
-		}
-		if res.Committed {
+		switch {
+		case err == nil && res.Committed:
 			b.mu.Lock()
 			b.mu.blocks = append(b.mu.blocks, [2]int64{start, end})
 			b.mu.Unlock()
 			return nil
+		case err == nil: // another broker took it
+		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && unanswered < idRepeats:
+			unanswered++
+		default:
+			return kvError(err, "write %s", b.key)
 		}
 	}
 	return fmt.Errorf("take ids from %s: %w", b.key, errLostRace)
 }
 
-// NextProducerID hands out a producer id that was never handed out before (blocks of 1000).
+// NextProducerID hands out a producer id that was never handed out before (blocks of 1000). While there is none to be had it is
+// kerr.CoordinatorLoadInProgress, as in Kafka (RPCProducerIdManager): older producers end on every other code.
 func (s *Store) NextProducerID(ctx context.Context) (base.ProducerID, error) {
 	ids, err := s.pids.next(ctx, 1)
+	if errors.Is(err, kerr.RequestTimedOut) {
+		err = fmt.Errorf("no producer id yet: %w: %w", kerr.CoordinatorLoadInProgress, err)
+	}
 	if err != nil {
 		return base.NoProducerID, err
 	}

@@ -12,7 +12,8 @@ const MaxTxnOps = 128
 var ErrCompacted = errors.New("metadata kv: revision compacted")
 
 // KV is the strictly serializable store of small values that the cluster shares: etcd, or its twin in memory. A write that
-// returns an error may or may not have happened.
+// returns an error may or may not have happened. While no quorum answers, errors are context.DeadlineExceeded too, however long the
+// caller would wait.
 type KV interface {
 	// Get reads one key, linearizably.
 	Get(ctx context.Context, key string) (kv KeyValue, ok bool, err error)

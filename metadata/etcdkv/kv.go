@@ -142,7 +142,16 @@ func Away(err error) bool {
 	if errors.As(err, &refused) {
 		return refused.Code() == codes.Unavailable // of all that is about the quorum or its leader
 	}
-	return errors.Is(err, context.DeadlineExceeded) || grpc.Code(err) == codes.Unavailable
+	code := grpc.Code(err)
+	return errors.Is(err, context.DeadlineExceeded) || code == codes.Unavailable || code == codes.DeadlineExceeded
+}
+
+// undecided makes every error that says that etcd is away a deadline as well, as metadata.KV has it: clients are told to ask again.
+func undecided(err error) error {
+	if err == nil || !Away(err) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errNoAnswer, err)
 }
 
 // finalRead are errors of reads that no other member cures.
@@ -159,7 +168,7 @@ func (k *KV) get(ctx context.Context, key string, opts ...clientv3.OpOption) (re
 		resp, err = kv.Get(ctx, key, opts...)
 		return err
 	})
-	return resp, err
+	return resp, undecided(err)
 }
 
 func keyValue(kv *mvccpb.KeyValue) metadata.KeyValue {
@@ -238,7 +247,7 @@ func (k *KV) Txn(ctx context.Context, cmps []metadata.Cmp, ops []metadata.Op) (m
 		return err
 	})
 	if err != nil {
-		return metadata.TxnResult{}, fmt.Errorf("etcd txn: %w", err)
+		return metadata.TxnResult{}, fmt.Errorf("etcd txn: %w", undecided(err))
 	}
 	return metadata.TxnResult{Committed: resp.Succeeded, Revision: resp.Header.Revision}, nil
 }
