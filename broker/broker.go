@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -67,6 +68,8 @@ type Broker struct {
 	log     *slog.Logger
 	mods    modules
 	failed  chan error
+	failure sync.Once
+	abort   context.CancelCauseFunc // ends Start
 	serving atomic.Bool
 	epoch   int64 // of this registration
 
@@ -82,6 +85,7 @@ type Broker struct {
 	claim       *claim
 	opened      chan struct{} // closed when the bucket is open
 	quorum      Quorum
+	voting      *service.Group // waits for the end of the own etcd member
 	meta        *metadata.Store
 	roles       *service.Group // what follows etcd's leadership
 	controller  *run.Controller
@@ -161,9 +165,11 @@ func (b *Broker) table() []module {
 	}
 }
 
-// Start returns once the broker serves. On an error nothing is left running.
+// Start returns once the broker serves. On an error, which a failure (see Failed) before that is too, nothing is left running.
 func (b *Broker) Start(ctx context.Context) error {
 	begin := b.seams.Clock.Now()
+	ctx, b.abort = context.WithCancelCause(ctx)
+	defer b.abort(nil)
 	if err := b.mods.start(ctx); err != nil {
 		return err
 	}
@@ -184,10 +190,11 @@ func (b *Broker) Failed() <-chan error { return b.failed }
 
 func (b *Broker) fail(err error) {
 	b.serving.Store(false)
-	select {
-	case b.failed <- err:
-	default:
-	}
+	b.failure.Do(func() {
+		b.log.Error("broker failed", slog.Any("err", err))
+		b.failed <- err // there is room: it is the only one
+		b.abort(err)
+	})
 }
 
 // KafkaAddr is where the Kafka listener is.

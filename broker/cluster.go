@@ -30,6 +30,8 @@ const (
 	heartbeatTimeout = time.Second
 	// probeTimeout bounds a connection attempt of the controller to a broker that went silent.
 	probeTimeout = 500 * time.Millisecond
+	// probePause lies between two attempts of it, where the broker ends the connections that it takes.
+	probePause = 10 * time.Millisecond
 	// A broker that stops waits so long until raft's leadership, and then its own leaderships, have moved, and until the requests
 	// that it has read are answered: less than ten seconds in all, whatever the others do (contract.md).
 	handOverTimeout = 1500 * time.Millisecond
@@ -44,13 +46,6 @@ func (b *Broker) startController(context.Context) (err error) {
 	leading := make(chan bool, 1)
 	b.roles = service.NewGroup(context.Background())
 	b.roles.Go(func(ctx context.Context) { followLeadership(ctx, b.quorum.Leadership, leading) })
-	b.roles.Go(func(ctx context.Context) {
-		select {
-		case <-b.quorum.Stopped():
-			b.fail(errors.New("the etcd member has ended: it was removed from the voters, or its disk failed"))
-		case <-ctx.Done():
-		}
-	})
 	b.controller, err = run.New(run.Options{
 		Store: b.meta, Leadership: leading, Probe: b.probe, HotBytes: b.hotBytes, SessionTimeout: b.brokerSetting("broker.session.timeout.ms"),
 		Clock: b.seams.Clock, Logger: b.log, Meter: b.telemetry.Meter,
@@ -109,7 +104,7 @@ func (b *Broker) probe(ctx context.Context, other metadata.Broker) controller.Pr
 		_, err = conn.Read(make([]byte, 1)) // nobody speaks first
 		stop()
 		_ = conn.Close()
-		if err == nil || ctx.Err() != nil {
+		if err == nil || !sleep(ctx, b.seams.Clock, nil, probePause) {
 			return controller.ProbeAccepted
 		}
 	}

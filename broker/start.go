@@ -70,27 +70,40 @@ func (b *Broker) setting(name string, share int64) int64 {
 }
 
 func (b *Broker) startQuorum(ctx context.Context) error {
-	if b.quorum = b.seams.Quorum; b.quorum != nil {
-		return nil
+	if b.quorum = b.seams.Quorum; b.quorum == nil {
+		member, err := b.startMember(ctx)
+		if err != nil {
+			return err
+		}
+		b.quorum = member
 	}
+	b.voting = service.NewGroup(context.Background())
+	b.voting.Go(func(ctx context.Context) {
+		select {
+		case <-b.quorum.Stopped(): // also while a module's start waits for it
+			b.fail(errors.New("the etcd member has ended: it was removed from the voters, or its disk failed"))
+		case <-ctx.Done():
+		}
+	})
+	return nil
+}
+
+func (b *Broker) startMember(ctx context.Context) (*etcdkv.Member, error) {
 	voters, err := b.cfg.voters()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	member, err := etcdkv.Start(ctx, etcdkv.Options{
+	return etcdkv.Start(ctx, etcdkv.Options{
 		NodeID: b.id(), DataDir: filepath.Join(b.cfg.DataDir, "etcd"), Voters: voters,
 		PeerAddr: b.cfg.EtcdPeerAddr, ClientAddr: b.cfg.EtcdClientAddr, TLS: b.cfg.etcdTLS(),
 		Check: func(ctx context.Context, kv metadata.KV) error {
 			return metadata.CheckCluster(ctx, kv, b.identity.Cluster)
 		}, Meter: b.telemetry.Meter, Logger: b.log,
 	})
-	if err == nil {
-		b.quorum = member
-	}
-	return err
 }
 
 func (b *Broker) stopQuorum(context.Context) error {
+	b.voting.Stop()
 	if b.seams.Quorum != nil {
 		return nil
 	}
@@ -133,7 +146,8 @@ func (b *Broker) startImage(ctx context.Context) error {
 	})
 }
 
-// patiently does what needs etcd again until a quorum answers: the others may start later, or be about to elect.
+// patiently does what needs etcd again until a quorum answers: the others may start later, or be about to elect. ctx ends, too, when
+// the own member has: what that says of itself looks like a quorum that is away.
 func (b *Broker) patiently(ctx context.Context, do func() error) error {
 	for {
 		err := do()

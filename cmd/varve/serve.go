@@ -217,8 +217,7 @@ func serve(ctx context.Context, c *cobra.Command, f *serveFlags) error {
 		version, b.KafkaAddr(), b.HTTPAddr(), b.Config().DataDir, b.Config().ObjectStore, b.KafkaAddr())
 	select {
 	case <-ctx.Done():
-	case err = <-b.Failed():
-		logger.Error("broker failed", slog.Any("err", err))
+	case err = <-b.Failed(): // it has been logged
 	}
 	stop() // a second signal ends the process at once
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
