@@ -62,10 +62,16 @@ func (m *modules) start(ctx context.Context) error {
 	}
 	wg.Wait()
 	if err := context.Cause(ctx); err != nil {
-		return errors.Join(err, m.stop(context.WithoutCancel(ctx)))
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), failedStartStop)
+		defer cancel()
+		return errors.Join(err, m.stop(ctx))
 	}
 	return nil
 }
+
+// failedStartStop bounds the stop of what had started where something else did not, or was told to stop: with stopGrace it is less than
+// ten seconds (contract.md).
+const failedStartStop = 6 * time.Second
 
 // stopGrace is what a module has to return after the end of stop's context: it cuts short what it waits for.
 const stopGrace = 3 * time.Second

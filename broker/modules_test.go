@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/varvelog/varve/internal/clock"
@@ -62,6 +63,21 @@ func TestModulesFailedStartLeavesNothingRunning(t *testing.T) {
 	if want := []string{"start a", "start b", "stop a"}; !slices.Equal(r.log, want) {
 		t.Fatalf("order %v, want %v", r.log, want)
 	}
+}
+
+// TestModulesFailedStartLeavesBehindWhatHangs: the process has to end, so that it can be started again.
+func TestModulesFailedStartLeavesBehindWhatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r recorder
+		release := make(chan struct{})
+		defer close(release)
+		hangs, cause := r.module("a", nil), errors.New("no room")
+		hangs.stop = func(context.Context) error { <-release; return nil }
+		m := modules{log: slog.New(slog.DiscardHandler), clock: clock.Real{}, table: []module{hangs, r.module("b", cause, "a")}}
+		if err := m.start(t.Context()); !errors.Is(err, cause) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("start answered %v", err)
+		}
+	})
 }
 
 // TestModulesStopLeavesBehindWhatHangs: a goroutine that waits for a full disk must not keep the process.
