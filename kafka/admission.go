@@ -179,8 +179,8 @@ func (h *hold) release() {
 	h.a.grantLocked()
 }
 
-// lanes are the admissions of requests by what they reserve, so that requests of a kind wait for their kind only: a heartbeat
-// never waits behind megabytes of Produce, and an ordinary Produce never behind the largest that the protocol allows.
+// lanes are the admissions of requests by what they reserve, so that requests of a kind wait for their kind only: a group's
+// heartbeat never waits behind megabytes of Produce, and an ordinary Produce never behind the largest that the protocol allows.
 type lanes struct{ small, medium, large *admission }
 
 const (
@@ -206,6 +206,35 @@ func (l lanes) of(bytes int64) *admission {
 
 func (l lanes) inUse() int64 { return l.small.inUse() + l.medium.inUse() + l.large.inUse() }
 func (l lanes) limit() int64 { return l.small.limit + l.medium.limit + l.large.limit }
+
+// requestMemory is the budget of request bodies: lanes for requests that may wait for other brokers, for the bucket or for etcd,
+// and lanes for those that never do.
+//
+// An acks=all Produce, or an OffsetCommit, keeps its memory until the high watermark has passed it, and what moves the high
+// watermark is a follower's Fetch; what keeps a follower in the cluster is its heartbeat. If these had to wait for the memory of
+// the former, all would wait for each other until a time-out. In the prompt lanes they cannot: a request is admitted there only
+// if its route is prompt and every earlier request of its connection has left its handler. So whoever has memory of the prompt
+// lanes is being read (and evicted where it stalls), runs a handler that waits for none of this, or is being written to
+// its client under a deadline. Fetch does wait, but with the memory of parked requests; where that is full it does not poll, and an
+// answer of the bucket or etcd, which need no memory of this budget, is all that it may have to wait for.
+//
+// Whether a Fetch is a follower's is known once it is read: so those of consumers are admitted here too.
+type requestMemory struct{ prompt, patient lanes }
+
+// newRequestMemory gives an eighth of limit to the prompt lanes: what goes there is small, and soon gone.
+func newRequestMemory(c clock.Clock, limit int64) requestMemory {
+	return requestMemory{prompt: newLanes(c, limit/8), patient: newLanes(c, limit-limit/8)}
+}
+
+func (m *requestMemory) of(prompt bool, bytes int64) *admission {
+	if prompt {
+		return m.prompt.of(bytes)
+	}
+	return m.patient.of(bytes)
+}
+
+func (m *requestMemory) inUse() int64 { return m.prompt.inUse() + m.patient.inUse() }
+func (m *requestMemory) limit() int64 { return m.prompt.limit() + m.patient.limit() }
 
 // fetchMemory counts fetched bytes until they are written to their client. It never blocks: the fuller it is, the less
 // the next Fetch may read, down to one batch.

@@ -11,6 +11,7 @@ import (
 	"net"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -65,6 +66,8 @@ type conn struct {
 	in     *bufio.Reader // nil while the connection is idle
 	head   [headSize]byte
 	freed  chan struct{} // capacity 1: a request was answered
+
+	unfinished atomic.Int32 // requests that were read and whose handlers have not returned
 
 	mu struct {
 		sync.Mutex
@@ -149,6 +152,7 @@ func (c *conn) begin(r *request) error {
 		}
 		r.finish = r.route.begin(c.s, r)
 	}
+	c.unfinished.Add(1)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mu.queue = append(c.mu.queue, r)
@@ -288,6 +292,8 @@ func (c *conn) answer(r *request) {
 		}
 	}
 	resp, err := c.run(r)
+	// NB: before the response is written, so that a client's next request, which it sends on that, always finds it done.
+	c.unfinished.Add(-1)
 	if f, ok := resp.(*fetchResponse); ok {
 		defer f.written()
 	}

@@ -5,7 +5,8 @@
 //
 //  1. listener.go   a connection is accepted, or refused where a limit is reached
 //  2. frame.go      the length, the API key and the version are read into 12 bytes; what router.go does not list is refused here
-//  3. admission.go  memory for the body is reserved before the body is read; who reserves and then stalls is evicted
+//  3. admission.go  memory for the body is reserved before the body is read; who reserves and then stalls is evicted.
+//     What moves the high watermark does not wait for the memory of what waits for it
 //  4. schema.go     the body is walked once without allocating, so that no length in it can make the decoder allocate or spin
 //  5. conn.go       the body is decoded with kmsg; a Produce is given to ingest at once (order is fixed by ingest.Append), and
 //     the next request is read while its receipt is pending

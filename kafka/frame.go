@@ -60,7 +60,8 @@ func (c *conn) readFrame() (*frame, error) {
 		return nil, err
 	}
 	bytes := f.route.weight(f.size)
-	h, err := c.s.requests.of(bytes).acquire(c.ctx, bytes, c.kill)
+	prompt := f.route.prompt && c.unfinished.Load() == 0
+	h, err := c.s.requests.of(prompt, bytes).acquire(c.ctx, bytes, c.kill)
 	if err != nil {
 		return nil, err
 	}

@@ -382,6 +382,8 @@ type fakeFetch struct {
 	last   *fetch.Request
 	panics bool
 	asked  []int64 // timestamps of ListOffset
+	// follow, where it is set before the first one, answers the Fetch of a follower.
+	follow func(r *fetch.FollowerRequest) (int32, []fetch.FollowerResponse, error)
 }
 
 func (f *fakeFetch) Fetch(ctx context.Context, r *fetch.Request) []fetch.PartitionResponse {
@@ -426,7 +428,10 @@ func (f *fakeFetch) Fetch(ctx context.Context, r *fetch.Request) []fetch.Partiti
 	return out
 }
 
-func (f *fakeFetch) FetchFollower(context.Context, *fetch.FollowerRequest) (int32, []fetch.FollowerResponse, error) {
+func (f *fakeFetch) FetchFollower(_ context.Context, r *fetch.FollowerRequest) (int32, []fetch.FollowerResponse, error) {
+	if f.follow != nil {
+		return f.follow(r)
+	}
 	return 0, nil, kerr.FetchSessionIDNotFound
 }
 

@@ -295,7 +295,7 @@ func TestBudgetIsSharedFairly(t *testing.T) {
 		p := e.dial()
 		p.write([]byte{0, 0x20, 0, 0, 0, 0, 0, 9, 0, 0, 0, 1}) // 2 MiB, of which nothing comes
 	}
-	waitFor(t, "the budget is taken", func() bool { return e.s.requests.medium.inUse() > 2<<20 })
+	waitFor(t, "the budget is taken", func() bool { return e.s.requests.patient.medium.inUse() > 2<<20 })
 	small := e.dial()
 	small.must(metadataRequest(12)) // small requests have their own budget
 	big := e.dial()

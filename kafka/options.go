@@ -155,7 +155,7 @@ type Server struct {
 	// tracing: a Tracer was given.
 	tracing bool
 
-	requests lanes      // memory of request bodies
+	requests requestMemory
 	parked   *admission // memory of requests whose handler waits (long polls, joins)
 	fetched  *fetchMemory
 	sessions *sessionCache
@@ -186,7 +186,7 @@ func newServer(o Options, deps backends) *Server {
 	o.EnsureDefaults()
 	s := &Server{loud: loglimit.Limit{PerSecond: linesPerSecond}, tracing: tracing, opts: o, deps: deps, log: o.Logger, goroot: service.NewGroup(context.Background())}
 	s.table = newRoutes()
-	s.requests = newLanes(o.Clock, o.Limits.RequestMemoryBytes)
+	s.requests = newRequestMemory(o.Clock, o.Limits.RequestMemoryBytes)
 	s.parked = newAdmission(o.Clock, o.Limits.RequestMemoryBytes)
 	s.fetched = &fetchMemory{limit: o.Limits.FetchMemoryBytes}
 	s.sessions = newSessionCache(o.Clock, o.Rand, o.Limits.FetchSessionSlots, o.Limits.FetchSessionMaxParts)

@@ -21,6 +21,8 @@ type route struct {
 	begin func(s *Server, r *request) finisher
 	// parks marks a handler that may wait long: what it holds is counted as parked.
 	parks bool
+	// prompt marks a handler that waits for no other broker, the bucket or etcd unless it is parked; see requestMemory.
+	prompt bool
 	// internal marks what brokers send to each other: it is not advertised.
 	internal bool
 	// span is the name of the request's trace span; empty where it has none.
@@ -35,7 +37,7 @@ func table() []route {
 	return []route{
 		{key: kmsg.Produce, name: "Produce", min: 3, max: 13, begin: beginProduce, span: "kafka.produce",
 			schema: "s i16 i32 [ s:0-12 u:13+ [ i32 b ] ]"},
-		{key: kmsg.Fetch, name: "Fetch", min: 4, max: 18, handle: handleFetch, parks: true, span: "kafka.fetch",
+		{key: kmsg.Fetch, name: "Fetch", min: 4, max: 18, handle: handleFetch, parks: true, prompt: true, span: "kafka.fetch",
 			schema: "i32:0-14 i32 i32 i32 i8 i32:7+ i32:7+ [ s:0-12 u:13+ [ i32 i32:9+ i64 i32:12+ i64:5+ i32 ] ] [:7+ s:7-12 u:13+ *i32 ] s:11+"},
 		{key: kmsg.ListOffsets, name: "ListOffsets", min: 1, max: 11, handle: handleListOffsets,
 			schema: "i32 i8:2+ [ s [ i32 i32:4+ i64 ] ] i32:10+"},
@@ -59,7 +61,7 @@ func table() []route {
 			schema: "*s i8:3+"},
 		{key: kmsg.ListGroups, name: "ListGroups", min: 0, max: 5, handle: handleListGroups,
 			schema: "*s:4+ *s:5+"},
-		{key: kmsg.ApiVersions, name: "ApiVersions", min: 0, max: 4, handle: handleApiVersions,
+		{key: kmsg.ApiVersions, name: "ApiVersions", min: 0, max: 4, handle: handleApiVersions, prompt: true,
 			schema: "s:3+ s:3+"},
 		{key: kmsg.CreateTopics, name: "CreateTopics", min: 2, max: 7, handle: handleCreateTopics,
 			schema: "[ s i32 i16 [ i32 *i32 ] [ s s ] ] i32 i8"},
@@ -77,7 +79,7 @@ func table() []route {
 			schema: "[ i8 s [ s s ] ] i8"},
 		{key: kmsg.AlterReplicaLogDirs, name: "AlterReplicaLogDirs", min: 1, max: 2, handle: handleAlterReplicaLogDirs,
 			schema: "[ s [ s *i32 ] ]"},
-		{key: kmsg.DescribeLogDirs, name: "DescribeLogDirs", min: 1, max: 5, handle: handleDescribeLogDirs,
+		{key: kmsg.DescribeLogDirs, name: "DescribeLogDirs", min: 1, max: 5, handle: handleDescribeLogDirs, prompt: true,
 			schema: "[ s *i32 ]"},
 		{key: kmsg.CreatePartitions, name: "CreatePartitions", min: 0, max: 3, handle: handleCreatePartitions,
 			schema: "[ s i32 [ *i32 ] ] i32 i8"},
@@ -99,9 +101,9 @@ func table() []route {
 			schema: "i32 [ s i16 i8 ] i8:1+"},
 		{key: kmsg.DescribeCluster, name: "DescribeCluster", min: 0, max: 2, handle: handleDescribeCluster,
 			schema: "i8 i8:1+ i8:2+"},
-		{key: kmsg.BrokerRegistration, name: "BrokerRegistration", min: 0, max: 0, handle: handleBrokerRegistration, internal: true,
+		{key: kmsg.BrokerRegistration, name: "BrokerRegistration", min: 0, max: 0, handle: handleBrokerRegistration, internal: true, prompt: true,
 			schema: "i32 s u [ s s i16 i16 ] [ s i16 i16 ] s"},
-		{key: kmsg.BrokerHeartbeat, name: "BrokerHeartbeat", min: 0, max: 1, handle: handleBrokerHeartbeat, internal: true,
+		{key: kmsg.BrokerHeartbeat, name: "BrokerHeartbeat", min: 0, max: 1, handle: handleBrokerHeartbeat, internal: true, prompt: true,
 			schema: "i32 i64 i64 i8 i8"},
 		{key: kmsg.UnregisterBroker, name: "UnregisterBroker", min: 0, max: 0, handle: handleUnregisterBroker,
 			schema: "i32"},
