@@ -204,7 +204,7 @@ func (s *Service) position(ses *followerSession, r *FollowerRequest, in *Followe
 	return out
 }
 
-// collect reads what has come for the session's partitions, within the request's budget.
+// collect reads what has come for the session's partitions, within the request's budget; the first batch may exceed it.
 func (s *Service) collect(ses *followerSession, r *FollowerRequest, out []FollowerResponse, bytes int) ([]FollowerResponse, int) {
 	s.release(ses)
 	for _, p := range ses.feed.Take() {
@@ -212,7 +212,7 @@ func (s *Service) collect(ses *followerSession, r *FollowerRequest, out []Follow
 			ses.push(part)
 		}
 	}
-	for len(ses.ready) > 0 && bytes < int(r.MaxBytes) {
+	for len(ses.ready) > 0 && (bytes == 0 || bytes < int(r.MaxBytes)) {
 		part := ses.ready[0]
 		ses.ready[0] = nil
 		ses.ready = ses.ready[1:]

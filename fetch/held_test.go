@@ -243,3 +243,20 @@ func TestForgottenWhileHeld(t *testing.T) {
 		}
 	})
 }
+
+// A follower that may read nothing is given a batch.
+func TestFollowerReadsABatchAtLeast(t *testing.T) {
+	inBubble(t, func(t *testing.T, l *leading) {
+		l.fill(0, 2)
+		state, _ := l.meta.Image().Partition(base.TopicPartition{Topic: "t"})
+		_, out, err := l.svc.FetchFollower(t.Context(), &fetch.FollowerRequest{
+			Follower: 2, BrokerEpoch: l.follower, NewSession: 7, MaxBytes: 0, Partitions: []fetch.FollowerPartition{{
+				FollowerKey: fetch.FollowerKey{Topic: l.topic}, CurrentEpoch: state.LeaderEpoch, LastEpoch: -1, MaxBytes: 1 << 20,
+			}},
+		})
+		l.check(err)
+		if len(out) != 1 || len(out[0].Batches) != 1 {
+			t.Errorf("answered %+v", out)
+		}
+	})
+}

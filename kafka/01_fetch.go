@@ -45,7 +45,7 @@ func handleFetch(s *Server, ctx context.Context, r *request) (kmsg.Response, err
 		Rack:          req.Rack,
 		Partitions:    make([]fetch.PartitionRequest, len(fc.parts)),
 	}
-	fr.MinBytes = min(fr.MinBytes, fr.MaxBytes)
+	fr.MinBytes = min(fr.MinBytes, max(fr.MaxBytes, 1)) // at least 1: a poll that finds nothing waits, however little it may read
 	if !r.parked {
 		fr.MaxWaitMs = 0
 	}

@@ -11,13 +11,18 @@ import (
 	"github.com/varvelog/varve/record"
 )
 
+// followerBytes is what a follower may read of whatever it asks for, though slow consumers hold all fetch memory: else they could put
+// every follower out of its ISR. A broker has one stream to another, so what this adds to the memory is bounded by their number.
+const followerBytes = 1 << 20
+
 // fetchFollower answers a broker that replicates from this one.
 func (s *Server) fetchFollower(ctx context.Context, r *request, req *kmsg.FetchRequest, resp *fetchResponse) *fetchResponse {
 	fr := &fetch.FollowerRequest{
 		Follower: base.BrokerID(req.ReplicaState.ID), BrokerEpoch: req.ReplicaState.Epoch,
 		SessionID: req.SessionID, SessionEpoch: req.SessionEpoch,
 		NewSession: int32(s.opts.Rand() & math.MaxInt32),
-		MaxWaitMs:  req.MaxWaitMillis, MinBytes: req.MinBytes, MaxBytes: int32(s.fetched.grant(int64(req.MaxBytes))),
+		MaxWaitMs:  req.MaxWaitMillis, MinBytes: req.MinBytes,
+		MaxBytes: int32(max(s.fetched.grant(int64(req.MaxBytes)), int64(min(req.MaxBytes, followerBytes)))),
 	}
 	if !r.parked {
 		fr.MaxWaitMs = 0

@@ -71,8 +71,8 @@ func TestFetchMemoryShrinksAnswers(t *testing.T) {
 	}
 	e.s.fetched.used.Add(1 << 20)
 	p.must(fetchNoWait(12, "t"))
-	if got := e.fetch.request().MaxBytes; got != 0 {
-		t.Errorf("max bytes %d with a full budget, want 0: one batch", got)
+	if got := e.fetch.request(); got.MaxBytes != 0 || got.MinBytes != 1 {
+		t.Errorf("max bytes %d with a full budget, want 0: one batch; min bytes %d, want 1", got.MaxBytes, got.MinBytes)
 	}
 	e.s.fetched.used.Add(-1 << 20)
 }

@@ -93,6 +93,31 @@ func TestFollowerPassesWhatWaitsForIt(t *testing.T) {
 	}
 }
 
+// Slow consumers hold all fetch memory: followers go on, with little at a time.
+func TestSlowConsumersDoNotStopFollowers(t *testing.T) {
+	e := newEdge(t, func(o *Options) { o.Limits.FetchMemoryBytes = 8 << 20 })
+	topic := e.topic("t", 1, nil)
+	asked := make(chan int32, 1)
+	e.fetch.follow = func(r *fetch.FollowerRequest) (int32, []fetch.FollowerResponse, error) {
+		asked <- r.MaxBytes
+		return 1, nil, nil
+	}
+	p := e.dial()
+	for _, c := range []struct {
+		held       int64
+		want, gets int32
+	}{{0, 10 << 20, 4 << 20}, {0, 2 << 20, 2 << 20}, {8 << 20, 10 << 20, followerBytes}, {9 << 20, 10 << 20, followerBytes}, {8 << 20, 1 << 10, 1 << 10}} {
+		e.s.fetched.used.Add(c.held)
+		r := followerFetch(topic.ID, 1)
+		r.MaxBytes = c.want
+		p.must(r)
+		if got := <-asked; got != c.gets {
+			t.Errorf("consumers hold %d, a follower wants %d: it may read %d, want %d", c.held, c.want, got, c.gets)
+		}
+		e.s.fetched.used.Add(-c.held)
+	}
+}
+
 // What stands behind a waiting Produce on its connection waits as long as that, whatever it is: it has no memory of the prompt
 // lanes. The connection is prompt again once the Produce is answered.
 func TestBehindProduceIsNotPrompt(t *testing.T) {
