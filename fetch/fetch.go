@@ -100,6 +100,14 @@ func New(opts Options) *Service {
 	}
 }
 
+// Memory is the budget of what a Fetch reads (I10).
+type Memory interface {
+	// Reserve takes room for bytes, in place of what the Fetch has; it returns how many may be read, 0 for a batch.
+	Reserve(bytes int) int
+	// Keep says how many were read: the Fetch has that much from then on, be it more than was reserved.
+	Keep(bytes int)
+}
+
 // PartitionRequest is one partition of a Fetch.
 type PartitionRequest struct {
 	TP               base.TopicPartition
@@ -120,6 +128,7 @@ type Request struct {
 	Follower      bool   // also partitions that this broker follows (KIP-392, Fetch >= 11)
 	Rack          string // of the consumer: with Options.RackAware it is sent to the replica there
 	NoZstd        bool   // Fetch < 10: a zstd batch gives kerr.UnsupportedCompressionType
+	Memory        Memory // nil: there is room for MaxBytes
 	Partitions    []PartitionRequest
 }
 
@@ -143,14 +152,14 @@ type AbortedTxn struct {
 }
 
 // Fetch answers in the order of the request's partitions. It waits up to MaxWaitMs for MinBytes, as Kafka's DelayedFetch
-// does, and blocks the caller meanwhile; ctx ends the wait early.
+// does, and blocks the caller meanwhile; ctx ends the wait early. Where Memory has no room for MinBytes it waits for one.
 func (s *Service) Fetch(ctx context.Context, r *Request) []PartitionResponse {
 	deadline := s.opts.Clock.Now().Add(time.Duration(max(r.MaxWaitMs, 0)) * time.Millisecond)
 	w := s.newWait(r)
 	defer w.close()
 	for {
-		out, bytes, final := s.read(ctx, r)
-		if final || bytes >= int(r.MinBytes) || !w.sleep(ctx, deadline) {
+		out, enough := s.read(ctx, r)
+		if enough || !w.sleep(ctx, deadline) {
 			s.confirm(ctx, r, out)
 			return out
 		}
@@ -178,10 +187,10 @@ func failed(err error, of *PartitionResponse) PartitionResponse {
 	return PartitionResponse{Err: err, HighWatermark: -1, LastStable: -1, LogStart: -1, Preferred: -1, Aborted: of.Aborted}
 }
 
-// read makes one attempt; final is set where waiting would not change the answer.
-func (s *Service) read(ctx context.Context, r *Request) (out []PartitionResponse, bytes int, final bool) {
+// read makes one attempt; enough is set where there are MinBytes, or where waiting would not change the answer.
+func (s *Service) read(ctx context.Context, r *Request) (out []PartitionResponse, enough bool) {
 	out = make([]PartitionResponse, len(r.Partitions))
-	budget := int(min(r.MaxBytes, s.opts.MaxBytes()))
+	bytes, want, final := 0, 0, false
 	jobs := make([]coldJob, 0)
 	parts := make([]*ingest.Partition, len(r.Partitions))
 	plans := make([]plan, len(r.Partitions))
@@ -190,8 +199,12 @@ func (s *Service) read(ctx context.Context, r *Request) (out []PartitionResponse
 		if plans[i].from == sourceCold {
 			jobs = append(jobs, coldJob{i: i})
 		}
+		if plans[i].from != sourceNone {
+			want += int(max(r.Partitions[i].MaxBytes, 0))
+		}
 		final = final || out[i].Err != nil || out[i].Diverging != nil || out[i].Preferred >= 0
 	}
+	budget, minBytes := s.reserve(r, want)
 	s.readCold(ctx, r, jobs, parts, budget)
 	final = final || len(jobs) > 0 // as Kafka's DelayedRemoteFetch: what the bucket gave, or did not give in time, is the answer
 	next := 0
@@ -222,7 +235,27 @@ func (s *Service) read(ctx context.Context, r *Request) (out []PartitionResponse
 		bytes += n
 		final = final || out[i].Err != nil
 	}
-	return out, bytes, final
+	if r.Memory != nil {
+		r.Memory.Keep(bytes)
+	}
+	return out, final || bytes >= minBytes
+}
+
+// reserve returns how much of want may be read, and how many bytes are enough for an answer. What cannot come is not reserved: a
+// Fetch that finds nothing has nothing of the memory while it waits, and a few large requests do not make all others small.
+func (s *Service) reserve(r *Request, want int) (budget, minBytes int) {
+	budget, minBytes = int(min(r.MaxBytes, s.opts.MaxBytes())), int(r.MinBytes)
+	if r.Memory == nil {
+		return budget, minBytes
+	}
+	want = min(want, max(budget, 0))
+	if room := r.Memory.Reserve(want); room < want {
+		budget = room
+		if room < minBytes {
+			minBytes = min(minBytes, 1)
+		}
+	}
+	return budget, minBytes
 }
 
 // look finds the partition and plans its read; what needs no read is answered in out.

@@ -16,7 +16,8 @@ import (
 //   - v13 names topics by id; one that is unknown is 100 for each of its partitions and stays in the session.
 //   - Consumers may read from followers (KIP-392): v11 and later are served by any replica, and told the one in their rack where
 //     replica.selector.class is the RackAwareReplicaSelector.
-//   - The bytes that a Fetch may return are bounded by fetch.max.bytes and by what Limits.FetchMemoryBytes has left.
+//   - The bytes that a Fetch may return are bounded by fetch.max.bytes and by what Limits.FetchMemoryBytes has left when they are
+//     read; while it waits it has none of them.
 //   - Brokers (replica id >= 0) follow with v15 and later, in sessions of their own: package fetch, FetchFollower. Older versions
 //     are refused with 9.
 //
@@ -24,7 +25,7 @@ import (
 // 74; v16 NodeEndpoints (KIP-951). v17 and v18 add follower fields only.
 func handleFetch(s *Server, ctx context.Context, r *request) (kmsg.Response, error) {
 	req := r.Request.(*kmsg.FetchRequest)
-	resp := &fetchResponse{FetchResponse: *kmsg.NewPtrFetchResponse(), memory: s.fetched}
+	resp := &fetchResponse{FetchResponse: *kmsg.NewPtrFetchResponse()}
 	resp.Version = req.Version
 	if req.ReplicaState.ID >= 0 && req.Version >= 15 {
 		return s.fetchFollower(ctx, r, req, resp), nil
@@ -38,14 +39,15 @@ func handleFetch(s *Server, ctx context.Context, r *request) (kmsg.Response, err
 	fr := &fetch.Request{
 		MaxWaitMs:     req.MaxWaitMillis,
 		MinBytes:      req.MinBytes,
-		MaxBytes:      int32(s.fetched.grant(int64(min(req.MaxBytes, s.opts.Limits.FetchMaxBytes)))),
+		MaxBytes:      min(req.MaxBytes, s.opts.Limits.FetchMaxBytes),
+		Memory:        &r.fetched,
 		ReadCommitted: req.IsolationLevel == 1,
 		NoZstd:        req.Version < 10,
 		Follower:      req.Version >= 11,
 		Rack:          req.Rack,
 		Partitions:    make([]fetch.PartitionRequest, len(fc.parts)),
 	}
-	fr.MinBytes = min(fr.MinBytes, max(fr.MaxBytes, 1)) // at least 1: a poll that finds nothing waits, however little it may read
+	fr.MinBytes = min(fr.MinBytes, max(fr.MaxBytes, 1)) // at least 1: a poll that finds nothing waits
 	if !r.parked {
 		fr.MaxWaitMs = 0
 	}
@@ -123,11 +125,7 @@ func (s *Server) fillFetch(r *request, resp *fetchResponse, fc *fetchContext, re
 		}
 		resp.Topics[n].Partitions = append(resp.Topics[n].Partitions, out)
 		resp.batches[n] = append(resp.batches[n], res.Batches)
-		for _, b := range res.Batches {
-			resp.bytes += int64(len(b))
-		}
 	}
-	resp.memory.used.Add(resp.bytes)
 }
 
 // leaderOfFetch fills CurrentLeader and NodeEndpoints on errors 6 and 74 (KIP-951).

@@ -236,15 +236,42 @@ func (m *requestMemory) of(prompt bool, bytes int64) *admission {
 func (m *requestMemory) inUse() int64 { return m.prompt.inUse() + m.patient.inUse() }
 func (m *requestMemory) limit() int64 { return m.prompt.limit() + m.patient.limit() }
 
-// fetchMemory counts fetched bytes until they are written to their client. It never blocks: the fuller it is, the less
-// the next Fetch may read, down to one batch.
+// fetchMemory counts bytes that are being read for a Fetch, and those that were, until they are written to their client. It never
+// blocks: the fuller it is, the less the next Fetch may read, down to one batch. So what passes the limit is a batch per Fetch at most.
 type fetchMemory struct {
 	limit int64
 	used  atomic.Int64
 }
 
-// grant is how many bytes a Fetch that asks for want may read now.
-func (f *fetchMemory) grant(want int64) int64 {
-	free := f.limit - f.used.Load()
-	return min(want, max(free/2, 0))
+// room is how many bytes a Fetch that asks for want may read while others use so much. Half of what is free at most: the next one
+// is to have room, too.
+func (f *fetchMemory) room(used, want int64) int64 {
+	return min(want, max((f.limit-used)/2, 0))
+}
+
+// fetchHold is what one Fetch has of the fetch memory; it is the request's fetch.Memory. It is used by one goroutine at a time.
+type fetchHold struct {
+	memory *fetchMemory
+	bytes  int64
+}
+
+// Reserve takes room for bytes, or for as many as there is, in place of what is held.
+func (h *fetchHold) Reserve(bytes int) int {
+	for {
+		used := h.memory.used.Load()
+		others := used - h.bytes
+		n := h.memory.room(others, int64(bytes))
+		if h.memory.used.CompareAndSwap(used, others+n) {
+			h.bytes = n
+			return int(n)
+		}
+	}
+}
+
+// Keep holds bytes from now on, be they more than were reserved.
+func (h *fetchHold) Keep(bytes int) {
+	if n := int64(bytes) - h.bytes; n != 0 {
+		h.memory.used.Add(n)
+		h.bytes += n
+	}
 }

@@ -37,6 +37,7 @@ type request struct {
 	size     int // of the frame, bytes
 	at       time.Time
 	hold     *hold
+	fetched  fetchHold  // until it is answered
 	span     trace.Span // nil where the API has none
 	failure  int16      // first error code, for the metrics
 	throttle time.Duration
@@ -294,9 +295,6 @@ func (c *conn) answer(r *request) {
 	resp, err := c.run(r)
 	// NB: before the response is written, so that a client's next request, which it sends on that, always finds it done.
 	c.unfinished.Add(-1)
-	if f, ok := resp.(*fetchResponse); ok {
-		defer f.written()
-	}
 	switch {
 	case err != nil:
 		c.s.log.Debug("connection closed by a request", slog.String("api", r.route.name), slog.String("client", c.host), slog.Any("err", err))
@@ -313,6 +311,7 @@ func (c *conn) answer(r *request) {
 
 func (c *conn) answered(r *request) {
 	r.hold.release()
+	r.fetched.Keep(0)
 	c.s.met.done(r)
 	c.mu.Lock()
 	c.mu.inFlight--

@@ -14,14 +14,6 @@ import (
 type fetchResponse struct {
 	kmsg.FetchResponse
 	batches [][][]record.Batch // [topic][partition]
-	bytes   int64              // of batches; counted in memory until written
-	memory  *fetchMemory
-}
-
-// written gives the memory back, whether the response was sent or not.
-func (f *fetchResponse) written() {
-	f.memory.used.Add(-f.bytes)
-	f.bytes = 0
 }
 
 // spliceMin is the size below which copying a batch is cheaper than another element of the writev.

@@ -12,7 +12,8 @@ import (
 )
 
 // followerBytes is what a follower may read of whatever it asks for, though slow consumers hold all fetch memory: else they could put
-// every follower out of its ISR. A broker has one stream to another, so what this adds to the memory is bounded by their number.
+// every follower out of its ISR. A broker has one stream to another, so what this adds to the memory is bounded by their number, and so
+// is that a follower's bytes are counted once they are read.
 const followerBytes = 1 << 20
 
 // fetchFollower answers a broker that replicates from this one.
@@ -22,7 +23,7 @@ func (s *Server) fetchFollower(ctx context.Context, r *request, req *kmsg.FetchR
 		SessionID: req.SessionID, SessionEpoch: req.SessionEpoch,
 		NewSession: int32(s.opts.Rand() & math.MaxInt32),
 		MaxWaitMs:  req.MaxWaitMillis, MinBytes: req.MinBytes,
-		MaxBytes: int32(max(s.fetched.grant(int64(req.MaxBytes)), int64(min(req.MaxBytes, followerBytes)))),
+		MaxBytes: int32(max(s.fetched.room(s.fetched.used.Load(), int64(req.MaxBytes)), int64(min(req.MaxBytes, followerBytes)))),
 	}
 	if !r.parked {
 		fr.MaxWaitMs = 0
@@ -53,10 +54,12 @@ func (s *Server) fetchFollower(ctx context.Context, r *request, req *kmsg.FetchR
 		return resp
 	}
 	resp.SessionID = session
+	bytes := 0
 	for i := range results {
 		resp.addFollower(r, &results[i])
+		bytes += results[i].Bytes
 	}
-	resp.memory.used.Add(resp.bytes)
+	r.fetched.Keep(bytes)
 	return resp
 }
 
@@ -77,5 +80,4 @@ func (f *fetchResponse) addFollower(r *request, res *fetch.FollowerResponse) {
 	}
 	f.Topics[n].Partitions = append(f.Topics[n].Partitions, out)
 	f.batches[n] = append(f.batches[n], res.Batches)
-	f.bytes += int64(res.Bytes)
 }

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,15 +67,65 @@ func TestFetchMemoryShrinksAnswers(t *testing.T) {
 	e.topic("t", 1, nil)
 	p := e.dial()
 	p.must(fetchNoWait(12, "t"))
-	if got := e.fetch.request().MaxBytes; got != 512<<10 {
-		t.Errorf("max bytes %d, want half of what is free", got)
+	if got := e.fetch.lastRoom(); got != 512<<10 {
+		t.Errorf("it may read %d bytes, want half of what is free", got)
 	}
 	e.s.fetched.used.Add(1 << 20)
 	p.must(fetchNoWait(12, "t"))
-	if got := e.fetch.request(); got.MaxBytes != 0 || got.MinBytes != 1 {
-		t.Errorf("max bytes %d with a full budget, want 0: one batch; min bytes %d, want 1", got.MaxBytes, got.MinBytes)
+	if got := e.fetch.lastRoom(); got != 0 {
+		t.Errorf("it may read %d bytes with a full budget, want 0: one batch", got)
+	}
+	if got := e.fetch.request().MinBytes; got != 1 {
+		t.Errorf("min bytes %d with a full budget, want 1", got)
 	}
 	e.s.fetched.used.Add(-1 << 20)
+}
+
+// TestFetchesShareTheirMemory: what is being read counts, so that consumers that read at once, after a restart say, do not hold
+// together what each may alone.
+func TestFetchesShareTheirMemory(t *testing.T) {
+	const limit, batch, consumers = 8 << 20, 64 << 10, 20
+	e := newEdge(t, func(o *Options) { o.Limits.FetchMemoryBytes = limit })
+	topic := e.topic("t", 1, nil)
+	producer := e.dial()
+	for range (4 << 20) / batch {
+		producer.must(produceRequest(9, topic.ID, "t", 1, make([]byte, batch)))
+	}
+	var rooms atomic.Int64
+	under, read := make(chan struct{}, consumers), make(chan struct{})
+	e.fetch.reading = func(room int) {
+		rooms.Add(int64(room))
+		under <- struct{}{}
+		<-read
+	}
+	var all []*probe
+	for range consumers {
+		p := e.dial()
+		r := fetchRequest(12, topic.ID, "t", 0)
+		r.MaxBytes, r.Topics[0].Partitions[0].PartitionMaxBytes = 50<<20, 50<<20
+		p.write(p.encode(r))
+		all = append(all, p)
+		<-under
+	}
+	if n := rooms.Load(); n > limit || n < limit/2 || e.s.fetched.used.Load() != n {
+		t.Errorf("%d consumers may read %d bytes of %d at once, of which %d count", consumers, n, limit, e.s.fetched.used.Load())
+	}
+	close(read)
+	var bytes int
+	for _, p := range all {
+		_, body, err := p.receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(body) < batch {
+			t.Errorf("an answer of %d bytes: every consumer is to get a batch", len(body))
+		}
+		bytes += len(body)
+	}
+	if most := limit + consumers*(batch+100); bytes > most {
+		t.Errorf("%d bytes were read, more than %d", bytes, most)
+	}
+	waitFor(t, "fetch memory is given back", func() bool { return e.s.fetched.used.Load() == 0 })
 }
 
 func fetchNoWait(version int16, name string) *kmsg.FetchRequest {

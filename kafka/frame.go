@@ -187,7 +187,7 @@ func (c *conn) deadline(d time.Duration) {
 
 // decode turns a frame into a request. The body was checked by the route's schema before kmsg sees it.
 func (c *conn) decode(f *frame) (*request, error) {
-	r := &request{conn: c, route: f.route, version: f.version, corr: f.corr, hold: f.hold, size: f.size, at: c.s.opts.Clock.Now()}
+	r := &request{conn: c, route: f.route, version: f.version, corr: f.corr, hold: f.hold, fetched: fetchHold{memory: c.s.fetched}, size: f.size, at: c.s.opts.Clock.Now()}
 	if f.unsupported {
 		r.Request = kmsg.NewPtrApiVersionsRequest()
 		r.unsupported = true

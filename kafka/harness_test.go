@@ -380,8 +380,11 @@ type fakeFetch struct {
 	park   chan struct{} // not nil: Fetch waits for it, or for the end of its context
 	parked int
 	last   *fetch.Request
+	room   int // that the last one had
 	panics bool
 	asked  []int64 // timestamps of ListOffset
+	// reading, where it is set before the first Fetch, is called between reserving and reading.
+	reading func(room int)
 	// follow, where it is set before the first one, answers the Fetch of a follower.
 	follow func(r *fetch.FollowerRequest) (int32, []fetch.FollowerResponse, error)
 }
@@ -392,6 +395,7 @@ func (f *fakeFetch) Fetch(ctx context.Context, r *fetch.Request) []fetch.Partiti
 	park := f.park
 	if f.panics {
 		f.mu.Unlock()
+		r.Memory.Reserve(1 << 20)
 		panic("a bug in the read path")
 	}
 	if park != nil && r.MaxWaitMs > 0 {
@@ -406,6 +410,18 @@ func (f *fakeFetch) Fetch(ctx context.Context, r *fetch.Request) []fetch.Partiti
 	}
 	f.mu.Unlock()
 	out := make([]fetch.PartitionResponse, len(r.Partitions))
+	want, bytes := 0, 0
+	for _, p := range r.Partitions {
+		want = min(want+int(p.MaxBytes), int(r.MaxBytes))
+	}
+	room := r.Memory.Reserve(want)
+	f.mu.Lock()
+	f.room = room
+	f.mu.Unlock()
+	if f.reading != nil {
+		f.reading(room)
+	}
+	defer func() { r.Memory.Keep(bytes) }()
 	for i, p := range r.Partitions {
 		out[i] = fetch.PartitionResponse{HighWatermark: -1, LastStable: -1, LogStart: -1, Preferred: -1, Err: p.Err}
 		end, err := f.ingest.end(p.TP)
@@ -421,7 +437,13 @@ func (f *fakeFetch) Fetch(ctx context.Context, r *fetch.Request) []fetch.Partiti
 		}
 		f.ingest.mu.Lock()
 		if p.Offset >= 0 && p.Offset < end {
-			out[i].Batches = append(out[i].Batches, f.ingest.logs[p.TP][p.Offset:]...)
+			for _, b := range f.ingest.logs[p.TP][p.Offset:] {
+				if room < want && bytes > 0 && bytes+len(b) > room {
+					break
+				}
+				out[i].Batches = append(out[i].Batches, b)
+				bytes += len(b)
+			}
 		}
 		f.ingest.mu.Unlock()
 	}
@@ -433,6 +455,13 @@ func (f *fakeFetch) FetchFollower(_ context.Context, r *fetch.FollowerRequest) (
 		return f.follow(r)
 	}
 	return 0, nil, kerr.FetchSessionIDNotFound
+}
+
+// lastRoom is how many bytes the last Fetch had room for.
+func (f *fakeFetch) lastRoom() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.room
 }
 
 func (f *fakeFetch) waiting() int {

@@ -235,6 +235,7 @@ func TestHandlerPanic(t *testing.T) {
 	if !strings.Contains(e.logs.String(), "bug: panic") {
 		t.Error("the panic is not logged as a bug")
 	}
+	waitFor(t, "fetch memory is given back", func() bool { return e.s.fetched.used.Load() == 0 })
 	e.dial().must(metadataRequest(12))
 }
 
