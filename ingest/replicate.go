@@ -291,9 +291,15 @@ func (r *replicator) StartOver(ctx context.Context, id replica.ID, epoch base.Le
 	if !ok || p == nil {
 		return replica.LogState{}, errGone(log)
 	}
-	start, err := r.opts.Tail(ctx, log, max(leaderStart, p.tieredBeyond()))
-	if err != nil {
-		return replica.LogState{}, fmt.Errorf("find the tiered end: %w", err)
+	var start FollowerStart
+	if cfg := p.Config(); cfg != nil && hotOnly(cfg) { // what is tiered does not count
+		at := p.Status().LogStart
+		start = FollowerStart{At: at, LogStart: at}
+	} else {
+		var err error
+		if start, err = r.opts.Tail(ctx, log, max(leaderStart, p.tieredBeyond())); err != nil {
+			return replica.LogState{}, fmt.Errorf("find the tiered end: %w", err)
+		}
 	}
 	if start.At < leaderStart { // the record before it is of an epoch that nobody here knows
 		start = FollowerStart{At: leaderStart, LogStart: leaderStart}
@@ -321,7 +327,8 @@ func (r *replicator) StartOver(ctx context.Context, id replica.ID, epoch base.Le
 func (p *Partition) isTieredOnly() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.mu.end == 0 && p.mu.tieredEnd > 0
+	cfg := p.Config()
+	return p.mu.end == 0 && p.mu.tieredEnd > 0 && (cfg == nil || !hotOnly(cfg))
 }
 
 // tieredBeyond is an offset of which a follower knows that it is tiered or deleted, when its leader does not have the next one: what

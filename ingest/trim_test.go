@@ -17,10 +17,12 @@ var byHand = ingest.Options{TickEvery: time.Hour, RetentionEvery: time.Hour, Max
 // configure sets one configuration of a topic and waits until its partition goes by it.
 func (e *env) configure(tp base.TopicPartition, name, value string) {
 	e.t.Helper()
-	before := e.part(tp).Config()
+	state, _ := e.meta.Image().Partition(tp)
+	p := e.Replica(state.Log)
+	before := p.Config()
 	r := metadata.Resource{Type: metadata.ResourceTopic, Name: tp.Topic}
 	e.check(e.meta.IncrementalAlterConfigs(context.Background(), r, []metadata.ConfigOp{{Name: name, Value: &value}}, false))
-	e.until("the partition has its new configuration", func() bool { return e.part(tp).Config() != before })
+	e.until("the partition has its new configuration", func() bool { return p.Config() != before })
 }
 
 // coldAndHot returns a topic whose older part is only in the bucket and whose newer part is hot and in the bucket.
@@ -104,4 +106,25 @@ func TestDisabledTopicKeepsItsHotPart(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A replica of such a topic that starts over begins where its leader's log does: what is tiered of it does not count, and records
+// that retention keeps would have no other copy than the leader's.
+func TestReplicaOfADisabledTopicStartsOver(t *testing.T) {
+	e, tp := newFollower(t, 3, byHand)
+	state, _ := e.meta.Image().Partition(tp)
+	p := e.Replica(state.Log)
+	f := func(leaderStart, want base.Offset) {
+		t.Helper()
+		_, err := ingest.StartOver(e.Ingest, p, 3, 0, leaderStart, ingest.FollowerStart{At: 48})
+		e.check(err)
+		if s := p.Status(); s.LogEnd != want || s.HotStart != want {
+			t.Errorf("the leader starts at %d: [%d, %d), want %d", leaderStart, s.HotStart, s.LogEnd, want)
+		}
+	}
+	f(20, 48)
+	e.configure(tp, "remote.log.delete.on.disable", "true")
+	e.configure(tp, "remote.storage.enable", "false")
+	f(20, 20)
+	f(-1, 20) // the leader says next where it starts
 }
