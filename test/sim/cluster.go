@@ -149,7 +149,11 @@ func (c *cluster) client(opts ...kgo.Opt) []kgo.Opt {
 		kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }),
 		kgo.AlwaysRetryEOF(), kgo.RequestTimeoutOverhead(3 * time.Second), kgo.DialTimeout(2 * time.Second),
 		kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return host.Dial(ctx, network, addr)
+			conn, err := host.Dial(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return shake(ctx, conn), nil
 		}),
 	}, opts...)
 }
