@@ -289,7 +289,7 @@ func TestLeaderLoss(t *testing.T) {
 		old := c.leader()
 		survivor := c.members[old%3+1]
 		_, changed := survivor.Leadership()
-		events := client.KV().Watch(t.Context(), "/after/", 1)
+		watch := watchAgain(t, client.KV(), "/after/")
 		c.put(c.members[old].KV(), fmt.Sprintf("/before/%d", i), "v")
 		end(old)
 		c.put(client.KV(), fmt.Sprintf("/after/%d", i), "v")
@@ -300,30 +300,51 @@ func TestLeaderLoss(t *testing.T) {
 		} else if next == old%3+1 {
 			<-changed
 		}
-		awaitKey(t, events, fmt.Sprintf("/after/%d", i))
+		awaitKey(t, watch, fmt.Sprintf("/after/%d", i))
 		c.start(old)
 		c.want(c.members[old].KV(), fmt.Sprintf("/after/%d", i), "v")
 	}
 }
 
-// awaitKey reads a watch until it shows a key. The watch of a non-voter may end with an error that is no compaction, as any
-// may; it does not here, because its client goes on with another member.
-func awaitKey(t *testing.T, events <-chan metadata.Events, key string) {
+// watchAgain watches a prefix; what it returns goes on where a watch has ended with an error that is no compaction, as any may: one
+// hears nothing of a member for a while on a busy machine.
+func watchAgain(t *testing.T, kv metadata.KV, prefix string) func(deadline <-chan time.Time) (metadata.Events, bool) {
+	t.Helper()
+	from := int64(1)
+	events := kv.Watch(t.Context(), prefix, from)
+	return func(deadline <-chan time.Time) (metadata.Events, bool) {
+		for {
+			select {
+			case batch, ok := <-events:
+				switch {
+				case ok && batch.Err == nil:
+					from = batch.Revision + 1
+					return batch, true
+				case errors.Is(batch.Err, metadata.ErrCompacted):
+					t.Fatalf("the watch ended: %v", batch.Err)
+				}
+				t.Logf("the watch ended: %v", batch.Err)
+				events = kv.Watch(t.Context(), prefix, from)
+			case <-deadline:
+				return metadata.Events{}, false
+			}
+		}
+	}
+}
+
+// awaitKey reads a watch until it shows a key.
+func awaitKey(t *testing.T, next func(deadline <-chan time.Time) (metadata.Events, bool), key string) {
 	t.Helper()
 	deadline := time.After(patience)
 	for {
-		select {
-		case batch, ok := <-events:
-			if !ok || batch.Err != nil {
-				t.Fatalf("the watch ended: %v", batch.Err)
-			}
-			for _, e := range batch.Events {
-				if e.KV.Key == key {
-					return
-				}
-			}
-		case <-deadline:
+		batch, ok := next(deadline)
+		if !ok {
 			t.Fatalf("no event of %s", key)
+		}
+		for _, e := range batch.Events {
+			if e.KV.Key == key {
+				return
+			}
 		}
 	}
 }

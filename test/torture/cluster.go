@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -50,7 +51,12 @@ func cluster(ctx context.Context, o options, r *report) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	f := &fleet{o: o, r: r, site: s, t: target{s.Cluster.Bootstrap(), s.Dial}, h: history.New(o.partitions), factor: min(3, o.site.Brokers)}
+	clients, err := os.Create(filepath.Join(o.site.Dir, "clients.log"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, clients.Close()) }()
+	f := &fleet{o: o, r: r, site: s, t: target{s.Cluster.Bootstrap(), s.Dial, clients}, h: history.New(o.partitions), factor: min(3, o.site.Brokers)}
 	if o.site.Alone {
 		f.t.bootstrap, f.factor = f.t.bootstrap[:1], 1
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"time"
@@ -21,6 +22,7 @@ const flushLimit = 3 * time.Minute
 type target struct {
 	bootstrap []string
 	dial      proc.Dial // nil: as it is
+	log       io.Writer // nil: what clients warn of is not kept
 }
 
 func (t target) options(more ...kgo.Opt) []kgo.Opt {
@@ -34,6 +36,9 @@ func (t target) options(more ...kgo.Opt) []kgo.Opt {
 			defer cancel()
 			return t.dial(ctx, network, address)
 		}))
+	}
+	if t.log != nil {
+		o = append(o, kgo.WithLogger(kgo.BasicLogger(t.log, kgo.LogLevelWarn, func() string { return time.Now().UTC().Format("15:04:05.000 ") })))
 	}
 	return append(o, more...)
 }
