@@ -86,7 +86,7 @@ type conn struct {
 // serve runs the reader until the connection ends, then waits for the writer.
 func (c *conn) serve() {
 	err := c.readLoop()
-	drain := c.s.conns.draining()
+	drain := c.s.conns.stopping()
 	c.cancel() // parked handlers answer now
 	if !drain {
 		c.breakOff()

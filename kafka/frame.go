@@ -121,7 +121,7 @@ func (c *conn) readHead() error {
 
 // readFirst reads one to four bytes; while it waits for them the connection holds no buffer.
 func (c *conn) readFirst() (int, error) {
-	if c.s.conns.draining() {
+	if c.s.conns.draining(c.s.opts.Clock.Now()) {
 		return 0, errDraining
 	}
 	if c.in != nil {
@@ -133,14 +133,11 @@ func (c *conn) readFirst() (int, error) {
 	}
 	for {
 		c.deadline(c.s.opts.Limits.IdleTimeout)
-		if c.s.conns.draining() {
-			return 0, errDraining
-		}
 		n, err := c.nc.Read(c.head[:4])
 		switch {
 		case n > 0:
 			return n, nil
-		case errors.Is(err, os.ErrDeadlineExceeded) && c.s.conns.draining():
+		case errors.Is(err, os.ErrDeadlineExceeded) && c.s.conns.stopping():
 			return 0, errDraining
 		case errors.Is(err, os.ErrDeadlineExceeded) && c.busy():
 			continue
@@ -182,7 +179,11 @@ func (c *conn) readFull(p []byte, h *hold) error {
 }
 
 func (c *conn) deadline(d time.Duration) {
-	_ = c.nc.SetReadDeadline(c.s.opts.Clock.Now().Add(d)) // an error shows at the next read
+	at := c.s.opts.Clock.Now().Add(d)
+	_ = c.nc.SetReadDeadline(at) // an error shows at the next read
+	if end := c.s.conns.cap(at); end != at {
+		_ = c.nc.SetReadDeadline(end)
+	}
 }
 
 // decode turns a frame into a request. The body was checked by the route's schema before kmsg sees it.

@@ -381,6 +381,33 @@ func TestShutdownAnswersWhatWasRead(t *testing.T) {
 	}
 }
 
+// What is on its way when the server shuts down is answered: the connection ends after that.
+func TestShutdownAnswersWhatIsOnItsWay(t *testing.T) {
+	manual := clock.NewManual(time.Now().Add(time.Hour)) // deadlines of the sockets lie ahead
+	e := newQuietEdge(t, func(o *Options) { o.Clock = manual })
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.addr = l.Addr().String()
+	served := make(chan error, 1)
+	go func() { served <- e.s.Serve(l) }()
+	early, late := e.dial(), e.dial()
+	late.must(metadataRequest(12))
+	early.must(metadataRequest(12))
+	down := make(chan error, 1)
+	go func() { down <- e.s.Shutdown(t.Context()) }()
+	<-served // nothing is accepted any more
+	early.must(metadataRequest(12))
+	manual.Advance(drainLinger)
+	late.must(metadataRequest(12)) // it was waited for before
+	late.closed()
+	_ = early.nc.Close()
+	if err := <-down; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestThrottle: the answer goes out with its throttle time, and the next request is read only after it (KIP-219).
 func TestThrottle(t *testing.T) {
 	start := time.Now().Add(time.Hour) // deadlines of the sockets lie ahead

@@ -31,7 +31,7 @@ func (s *Server) Serve(l net.Listener) error {
 		switch {
 		case err == nil:
 			s.accept(nc)
-		case s.conns.draining():
+		case s.conns.stopping():
 			return ErrServerClosed
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
@@ -99,10 +99,14 @@ func (s *Server) connectionLimits(ip string) connLimits {
 	return l
 }
 
-// Shutdown stops accepting and reading. Requests that were read are answered; parked ones (long polls, joins) are answered at
-// once. It returns when all connections are closed, or closes them when ctx ends and returns its error.
+// drainLinger is how long requests are still read once no connection is accepted any more: what is on its way then is answered. A client
+// takes it for a refusal, and not for a restart, where its connection ends before the first answer (franz-go: ErrFirstReadEOF).
+const drainLinger = 100 * time.Millisecond
+
+// Shutdown stops accepting, and reading after drainLinger. Requests that were read are answered; parked ones (long polls, joins) are
+// answered at once then. It returns when all connections are closed, or closes them when ctx ends and returns its error.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.conns.drain(s.opts.Clock.Now())
+	s.conns.drain(s.opts.Clock.Now().Add(drainLinger))
 	var err error
 	select {
 	case <-s.conns.empty():
@@ -116,8 +120,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // connSet is the set of open connections and its limits.
 type connSet struct {
-	stopping atomic.Bool // drain was called
-	mu       struct {
+	until atomic.Pointer[time.Time] // requests are read, nil: for ever
+	mu    struct {
 		sync.Mutex
 		listeners []net.Listener
 		conns     map[*conn]struct{}
@@ -181,17 +185,32 @@ func (t *connSet) count() int {
 	return len(t.mu.conns)
 }
 
-func (t *connSet) draining() bool { return t.stopping.Load() }
+// stopping reports whether no connection is accepted any more.
+func (t *connSet) stopping() bool { return t.until.Load() != nil }
 
-// drain closes the listeners and wakes every reader; they find that they are to stop.
-func (t *connSet) drain(now time.Time) {
+// draining reports whether no request is read any more.
+func (t *connSet) draining(now time.Time) bool {
+	until := t.until.Load()
+	return until != nil && !now.Before(*until)
+}
+
+// cap is a reader's deadline, or the time when readers stop.
+func (t *connSet) cap(deadline time.Time) time.Time {
+	if until := t.until.Load(); until != nil && until.Before(deadline) {
+		return *until
+	}
+	return deadline
+}
+
+// drain closes the listeners; readers stop at until.
+func (t *connSet) drain(until time.Time) {
 	t.mu.Lock()
 	if t.mu.drain {
 		t.mu.Unlock()
 		return
 	}
 	t.mu.drain = true
-	t.stopping.Store(true)
+	t.until.Store(&until)
 	listeners := t.mu.listeners
 	var open []*conn
 	for c := range t.mu.conns {
@@ -205,7 +224,7 @@ func (t *connSet) drain(now time.Time) {
 		_ = l.Close() // Serve returns; there is nobody else to tell
 	}
 	for _, c := range open {
-		_ = c.nc.SetReadDeadline(now.Add(-time.Second)) // a closed connection ends by itself
+		_ = c.nc.SetReadDeadline(until) // a closed connection ends by itself
 	}
 }
 
