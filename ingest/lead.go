@@ -244,10 +244,13 @@ func (p *Partition) Fetched(f FollowerFetch) (FollowerView, error) {
 }
 
 // BatchStart is the offset, or where it lies within a hot batch, that one's base offset: a follower that starts over at a log start
-// offset must go on with a whole batch.
+// offset must go on with a whole batch. Where the bucket does not count (hotOnly) it is in what is hot: the log start offset follows soon.
 func (p *Partition) BatchStart(off base.Offset) base.Offset {
 	p.mu.Lock()
 	upTo := p.mu.durable
+	if hotOnly(p.Config()) {
+		off = max(off, p.mu.hotStart)
+	}
 	p.mu.Unlock()
 	bs, err := p.g.store.Read(p.log, off, upTo, 1)
 	if err != nil || len(bs) == 0 { // it is asked again when it fetches there

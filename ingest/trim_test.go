@@ -128,3 +128,18 @@ func TestReplicaOfADisabledTopicStartsOver(t *testing.T) {
 	f(20, 20)
 	f(-1, 20) // the leader says next where it starts
 }
+
+// Until retention has moved its log start offset, the leader of such a topic sends followers to what it has.
+func TestLeaderOfADisabledTopicSendsFollowersToItsHotPart(t *testing.T) {
+	e, store, _ := newSlowEnv(t, byHand)
+	tp, hotStart := coldAndHot(e, store, map[string]string{"retention.ms": "-1", "retention.bytes": "-1"})
+	p := e.part(tp)
+	if got := p.BatchStart(0); got != 0 {
+		t.Errorf("tiered: %d", got)
+	}
+	e.configure(tp, "remote.log.delete.on.disable", "true")
+	e.configure(tp, "remote.storage.enable", "false")
+	if got := p.BatchStart(0); got != hotStart {
+		t.Errorf("not tiered any more: %d, want %d", got, hotStart)
+	}
+}

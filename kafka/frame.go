@@ -133,6 +133,9 @@ func (c *conn) readFirst() (int, error) {
 	}
 	for {
 		c.deadline(c.s.opts.Limits.IdleTimeout)
+		if until := c.s.conns.until.Load(); until != nil { // after the line above: drain may have come before it
+			_ = c.nc.SetReadDeadline(*until)
+		}
 		n, err := c.nc.Read(c.head[:4])
 		switch {
 		case n > 0:
@@ -179,11 +182,7 @@ func (c *conn) readFull(p []byte, h *hold) error {
 }
 
 func (c *conn) deadline(d time.Duration) {
-	at := c.s.opts.Clock.Now().Add(d)
-	_ = c.nc.SetReadDeadline(at) // an error shows at the next read
-	if end := c.s.conns.cap(at); end != at {
-		_ = c.nc.SetReadDeadline(end)
-	}
+	_ = c.nc.SetReadDeadline(c.s.opts.Clock.Now().Add(d)) // an error shows at the next read
 }
 
 // decode turns a frame into a request. The body was checked by the route's schema before kmsg sees it.

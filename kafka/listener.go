@@ -194,14 +194,6 @@ func (t *connSet) draining(now time.Time) bool {
 	return until != nil && !now.Before(*until)
 }
 
-// cap is a reader's deadline, or the time when readers stop.
-func (t *connSet) cap(deadline time.Time) time.Time {
-	if until := t.until.Load(); until != nil && until.Before(deadline) {
-		return *until
-	}
-	return deadline
-}
-
 // drain closes the listeners; readers stop at until.
 func (t *connSet) drain(until time.Time) {
 	t.mu.Lock()
