@@ -25,7 +25,7 @@ import (
 func TestEpochWithoutRecords(t *testing.T) {
 	e, tp := newFollower(t, 6, ingest.Options{})
 	state, _ := e.meta.Image().Partition(tp)
-	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 6)), epoch: 6, seq: map[base.ProducerID]int32{}}
+	r := newReplicated(e, state.Log, 6, rand.NewPCG(1, 6))
 	write := func(epoch base.LeaderEpoch) {
 		t.Helper()
 		b := r.next()
@@ -57,7 +57,7 @@ func TestEpochWithoutRecords(t *testing.T) {
 func TestStartOverLeavesNothing(t *testing.T) {
 	e, tp := newFollower(t, 7, ingest.Options{})
 	state, _ := e.meta.Image().Partition(tp)
-	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 7)), epoch: 7, seq: map[base.ProducerID]int32{}}
+	r := newReplicated(e, state.Log, 7, rand.NewPCG(1, 7))
 	for r.end() < 40 {
 		r.write()
 	}
@@ -75,7 +75,7 @@ func TestStartOverLeavesNothing(t *testing.T) {
 func TestFollowerBehindTheTieredEnd(t *testing.T) {
 	e, tp := newFollower(t, 3, ingest.Options{TickEvery: time.Hour})
 	state, _ := e.meta.Image().Partition(tp)
-	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 8)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	r := newReplicated(e, state.Log, 3, rand.NewPCG(1, 8))
 	for r.end() < 20 {
 		r.write()
 	}
@@ -94,7 +94,7 @@ func TestFollowerBehindTheTieredEnd(t *testing.T) {
 func TestHoleIsDamage(t *testing.T) {
 	e, tp := newFollower(t, 3, ingest.Options{})
 	state, _ := e.meta.Image().Partition(tp)
-	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 9)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	r := newReplicated(e, state.Log, 3, rand.NewPCG(1, 9))
 	for r.end() < 20 {
 		r.write()
 	}
@@ -117,7 +117,7 @@ func TestHoleIsDamage(t *testing.T) {
 func TestFollowerComesBackBeforeItsRowsAreGone(t *testing.T) {
 	e, tp := newFollower(t, 3, ingest.Options{TickEvery: time.Hour})
 	state, _ := e.meta.Image().Partition(tp)
-	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 10)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	r := newReplicated(e, state.Log, 3, rand.NewPCG(1, 10))
 	for r.end() < 20 {
 		r.write()
 	}
@@ -210,7 +210,7 @@ func TestRenewalOfAnEpochThatIsOver(t *testing.T) {
 func TestTrimOfALogThatStartsOver(t *testing.T) {
 	e, tp := newFollower(t, 3, ingest.Options{TickEvery: time.Hour})
 	state, _ := e.meta.Image().Partition(tp)
-	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 11)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	r := newReplicated(e, state.Log, 3, rand.NewPCG(1, 11))
 	for r.end() < 20 {
 		r.write()
 	}
@@ -226,7 +226,7 @@ func TestTrimOfALogThatStartsOver(t *testing.T) {
 func TestStartOverKeepsWhatIsAcknowledged(t *testing.T) {
 	e, tp := newFollower(t, 3, ingest.Options{})
 	state, _ := e.meta.Image().Partition(tp)
-	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 3)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	r := newReplicated(e, state.Log, 3, rand.NewPCG(1, 3))
 	for r.end() < 40 {
 		r.write()
 	}

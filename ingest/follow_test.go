@@ -67,6 +67,10 @@ type replicated struct {
 	seq     map[base.ProducerID]int32
 }
 
+func newReplicated(e *env, log base.LogID, epoch base.LeaderEpoch, random rand.Source) *replicated {
+	return &replicated{t: e.t, e: e, log: log, rng: rand.New(random), epoch: epoch, seq: map[base.ProducerID]int32{}}
+}
+
 func (r *replicated) end() base.Offset {
 	if n := len(r.batches); n > 0 {
 		return r.batches[n-1].NextOffset()
@@ -186,7 +190,7 @@ func TestFollowerEqualsModel(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			e, tp := newFollower(t, 8, ingest.Options{MaxSealBytes: 1 << 10})
 			state, _ := e.meta.Image().Partition(tp)
-			r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(seed, 7)), epoch: 8, seq: map[base.ProducerID]int32{}}
+			r := newReplicated(e, state.Log, 8, rand.NewPCG(seed, 7))
 			for range 60 {
 				r.write()
 				r.check()
@@ -208,7 +212,7 @@ func TestFollowerEqualsModel(t *testing.T) {
 func TestFollowerRefuses(t *testing.T) {
 	e, tp := newFollower(t, 3, ingest.Options{})
 	state, _ := e.meta.Image().Partition(tp)
-	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 1)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	r := newReplicated(e, state.Log, 3, rand.NewPCG(1, 1))
 	for r.end() < 20 {
 		r.write()
 	}
@@ -245,7 +249,7 @@ func TestFollowerRefuses(t *testing.T) {
 func TestFollowerStartsOver(t *testing.T) {
 	e, tp := newFollower(t, 3, ingest.Options{})
 	state, _ := e.meta.Image().Partition(tp)
-	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 2)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	r := newReplicated(e, state.Log, 3, rand.NewPCG(1, 2))
 	for r.end() < 20 {
 		r.write()
 	}
@@ -275,7 +279,7 @@ func TestFollowerStartsOver(t *testing.T) {
 func TestFollowerKeepsWhatDiverges(t *testing.T) {
 	e, tp := newFollower(t, 3, ingest.Options{HotBytes: 1, UntieredBytes: 1, TickEvery: time.Hour})
 	state, _ := e.meta.Image().Partition(tp)
-	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 4)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	r := newReplicated(e, state.Log, 3, rand.NewPCG(1, 4))
 	common := base.NoOffset // up to here the leader has the same
 	apply := func(w ingest.FollowerWrite) {
 		t.Helper()
@@ -313,7 +317,7 @@ func TestFollowerKeepsWhatDiverges(t *testing.T) {
 func TestFollowerTruncatesBelowTheTieredEnd(t *testing.T) {
 	e, tp := newFollower(t, 3, ingest.Options{})
 	state, _ := e.meta.Image().Partition(tp)
-	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 3)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	r := newReplicated(e, state.Log, 3, rand.NewPCG(1, 3))
 	for r.end() < 40 {
 		r.write()
 	}
@@ -337,7 +341,7 @@ func (r *replicated) damage() {
 func TestDamagedFollowerStartsOver(t *testing.T) {
 	e, tp := newFollower(t, 3, ingest.Options{})
 	state, _ := e.meta.Image().Partition(tp)
-	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 5)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	r := newReplicated(e, state.Log, 3, rand.NewPCG(1, 5))
 	for r.end() < 40 {
 		r.write()
 	}
@@ -361,7 +365,7 @@ func TestDamagedFollowerStartsOver(t *testing.T) {
 func TestRestartKnowsNothingOfItsForkFromTheBucket(t *testing.T) {
 	e, tp := newFollower(t, 3, ingest.Options{})
 	state, _ := e.meta.Image().Partition(tp)
-	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 4)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	r := newReplicated(e, state.Log, 3, rand.NewPCG(1, 4))
 	for r.end() < 40 {
 		r.write()
 	}

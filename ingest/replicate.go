@@ -292,7 +292,7 @@ func (r *replicator) StartOver(ctx context.Context, id replica.ID, epoch base.Le
 		return replica.LogState{}, errGone(log)
 	}
 	var start FollowerStart
-	if cfg := p.Config(); cfg != nil && hotOnly(cfg) { // what is tiered does not count
+	if hotOnly(p.Config()) { // what is tiered does not count
 		at := p.Status().LogStart
 		start = FollowerStart{At: at, LogStart: at}
 	} else {
@@ -327,8 +327,7 @@ func (r *replicator) StartOver(ctx context.Context, id replica.ID, epoch base.Le
 func (p *Partition) isTieredOnly() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	cfg := p.Config()
-	return p.mu.end == 0 && p.mu.tieredEnd > 0 && (cfg == nil || !hotOnly(cfg))
+	return p.mu.end == 0 && p.mu.tieredEnd > 0 && !hotOnly(p.Config())
 }
 
 // tieredBeyond is an offset of which a follower knows that it is tiered or deleted, when its leader does not have the next one: what

@@ -52,7 +52,7 @@ func (e *env) electSelf(tp base.TopicPartition) {
 func TestNewLeaderStartsAtItsManifest(t *testing.T) {
 	e, tp := newFollower(t, 3, byHand)
 	state, _ := e.meta.Image().Partition(tp)
-	r := &replicated{t: t, e: e, log: state.Log, rng: rand.New(rand.NewPCG(1, 10)), epoch: 3, seq: map[base.ProducerID]int32{}}
+	r := newReplicated(e, state.Log, 3, rand.NewPCG(1, 10))
 	var bs []record.Batch
 	for r.end() < 100 {
 		b := r.next()

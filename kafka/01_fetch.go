@@ -17,7 +17,7 @@ import (
 //   - Consumers may read from followers (KIP-392): v11 and later are served by any replica, and told the one in their rack where
 //     replica.selector.class is the RackAwareReplicaSelector.
 //   - The bytes that a Fetch may return are bounded by fetch.max.bytes and by what Limits.FetchMemoryBytes has left when they are
-//     read; while it waits it has none of them.
+//     read; a Fetch that waits has of them what it has read.
 //   - Brokers (replica id >= 0) follow with v15 and later, in sessions of their own: package fetch, FetchFollower. Older versions
 //     are refused with 9.
 //

@@ -61,13 +61,7 @@ func (l *logBuffer) String() string {
 func newEdge(t testing.TB, change func(*Options)) *edge {
 	t.Helper()
 	e := newQuietEdge(t, change)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.addr = l.Addr().String()
-	served := make(chan error, 1)
-	go func() { served <- e.s.Serve(l) }()
+	served := e.serve()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
@@ -79,6 +73,19 @@ func newEdge(t testing.TB, change func(*Options)) *edge {
 		}
 	})
 	return e
+}
+
+// serve listens on a TCP port of the loopback; what it returns yields Serve's error.
+func (e *edge) serve() <-chan error {
+	e.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.addr = l.Addr().String()
+	served := make(chan error, 1)
+	go func() { served <- e.s.Serve(l) }()
+	return served
 }
 
 // newQuietEdge builds a server without a listener.

@@ -345,13 +345,7 @@ func TestIdleConnectionsAreCheap(t *testing.T) {
 // TestShutdownAnswersWhatWasRead: pending produces are answered, parked fetches return at once.
 func TestShutdownAnswersWhatWasRead(t *testing.T) {
 	e := newQuietEdge(t, nil)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.addr = l.Addr().String()
-	served := make(chan error, 1)
-	go func() { served <- e.s.Serve(l) }()
+	served := e.serve()
 	topic := e.topic("t", 1, nil)
 	e.ingest.hold()
 	e.fetch.park = make(chan struct{})
@@ -385,13 +379,7 @@ func TestShutdownAnswersWhatWasRead(t *testing.T) {
 func TestShutdownAnswersWhatIsOnItsWay(t *testing.T) {
 	manual := clock.NewManual(time.Now().Add(time.Hour)) // deadlines of the sockets lie ahead
 	e := newQuietEdge(t, func(o *Options) { o.Clock = manual })
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.addr = l.Addr().String()
-	served := make(chan error, 1)
-	go func() { served <- e.s.Serve(l) }()
+	served := e.serve()
 	early, late := e.dial(), e.dial()
 	late.must(metadataRequest(12))
 	early.must(metadataRequest(12))

@@ -120,13 +120,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // connSet is the set of open connections and its limits.
 type connSet struct {
-	until atomic.Pointer[time.Time] // requests are read, nil: for ever
+	until atomic.Pointer[time.Time] // requests are read, nil: for ever; set under the lock
 	mu    struct {
 		sync.Mutex
 		listeners []net.Listener
 		conns     map[*conn]struct{}
 		ips       map[string]int
-		drain     bool
 		empty     chan struct{} // closed when draining and no connection is left
 	}
 }
@@ -140,7 +139,7 @@ func (t *connSet) init() {
 func (t *connSet) addListener(l net.Listener) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.mu.drain {
+	if t.stopping() {
 		return false
 	}
 	t.mu.listeners = append(t.mu.listeners, l)
@@ -152,7 +151,7 @@ func (t *connSet) add(c *conn, l connLimits) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case t.mu.drain:
+	case t.stopping():
 		return "shutdown"
 	case len(t.mu.conns) >= l.total:
 		return "max.connections"
@@ -174,7 +173,7 @@ func (t *connSet) remove(c *conn) {
 	if t.mu.ips[c.ip]--; t.mu.ips[c.ip] == 0 {
 		delete(t.mu.ips, c.ip)
 	}
-	if t.mu.drain && len(t.mu.conns) == 0 {
+	if t.stopping() && len(t.mu.conns) == 0 {
 		close(t.mu.empty)
 	}
 }
@@ -197,11 +196,10 @@ func (t *connSet) draining(now time.Time) bool {
 // drain closes the listeners; readers stop at until.
 func (t *connSet) drain(until time.Time) {
 	t.mu.Lock()
-	if t.mu.drain {
+	if t.stopping() {
 		t.mu.Unlock()
 		return
 	}
-	t.mu.drain = true
 	t.until.Store(&until)
 	listeners := t.mu.listeners
 	var open []*conn

@@ -116,7 +116,7 @@ func (p *Process) Stop(patience time.Duration) error {
 	select {
 	case <-p.exited:
 	case <-time.After(patience):
-		return errors.Join(fmt.Errorf("%s has not stopped %s after SIGTERM; what it does is in its log", p.Name, patience), p.Kill(syscall.SIGQUIT))
+		return errors.Join(fmt.Errorf("%s has not stopped %s after SIGTERM; what it does is in its log", p.Name, patience), p.dump(), p.Kill())
 	}
 	var status *exec.ExitError
 	if errors.As(p.err, &status) && status.ExitCode() == 128+int(syscall.SIGTERM) {
@@ -128,15 +128,20 @@ func (p *Process) Stop(patience time.Duration) error {
 	return nil
 }
 
-// Kill sends SIGKILL and waits for the end; before that it sends what makes the process say where it is, and a moment for it.
-func (p *Process) Kill(before ...syscall.Signal) error {
-	for _, sig := range before {
-		_ = p.cmd.Process.Signal(sig) // it may have ended
-		select {
-		case <-p.exited:
-		case <-time.After(dumpTime):
-		}
+// dump makes the process write its stacks to its log, which ends a Go process.
+func (p *Process) dump() error {
+	if err := p.cmd.Process.Signal(syscall.SIGQUIT); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("dump %s: %w", p.Name, err)
 	}
+	select {
+	case <-p.exited:
+	case <-time.After(dumpTime):
+	}
+	return nil
+}
+
+// Kill sends SIGKILL and waits for the end.
+func (p *Process) Kill() error {
 	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("kill %s: %w", p.Name, err)
 	}
