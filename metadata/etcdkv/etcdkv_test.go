@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
+	"net/http"
 	"testing"
 
 	"github.com/varvelog/varve/metadata"
@@ -57,6 +59,31 @@ func TestRestartKeepsAll(t *testing.T) {
 	if err != nil || !ok || string(after.Value) != "v" || after.ModRevision != before.ModRevision {
 		t.Fatalf("after the restart: %+v %v %v", after, ok, err)
 	}
+}
+
+// TestSilentConnectionDoesNotHoldClose: someone who has dialled the client port, and says nothing, as a broker that is paused
+// then, does not hold up the end of the member, which gives back its port and its directory.
+func TestSilentConnectionDoesNotHoldClose(t *testing.T) {
+	dir := t.TempDir()
+	m := start(t, dir)
+	addr := m.etcd.Clients[0].Addr().String()
+	silent, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	answer, err := http.Get("http://" + addr + "/version") // accepted after it
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	stop(t, m)
+	again, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+	stop(t, start(t, dir))
 }
 
 func TestStartIsBounded(t *testing.T) {

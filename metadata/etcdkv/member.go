@@ -334,7 +334,7 @@ func (m *Member) Close() error {
 		}
 	}
 	if m.etcd != nil {
-		m.etcd.Close()
+		m.closeEtcd()
 	}
 	if m.lock != nil {
 		errs = append(errs, m.lock.Close())
@@ -369,5 +369,34 @@ func (m *Member) handOver() {
 	wg.Wait()
 	if m.giving.Load() > 0 || server.Leader() == 0 { // a GiveLeadership was not waited for; requests wait for a leader
 		server.HardStop()
+	}
+}
+
+// closePatience is how long etcd has to close after its clients of this process have.
+const closePatience = 2 * time.Second
+
+// closeEtcd closes etcd. Its Close waits for the first line of every connection to the client port, without end where the one
+// who dialled is paused or cut off before it wrote (cmux matches it without a deadline), and for seconds for a watch of another
+// node. After closePatience the server is stopped, so that what is on disk is closed, and the ports are; what still waits for
+// others is left behind.
+func (m *Member) closeEtcd() {
+	closed := make(chan struct{})
+	service.NewGroup(context.Background()).Go(func(context.Context) {
+		defer close(closed)
+		m.etcd.Close()
+	})
+	timer := m.opts.Clock.NewTimer(closePatience)
+	defer timer.Stop()
+	select {
+	case <-closed:
+		return
+	case <-timer.C:
+	}
+	m.etcd.Server.HardStop()
+	for _, l := range m.etcd.Clients {
+		_ = l.Close()
+	}
+	for _, l := range m.etcd.Peers {
+		_ = l.Close()
 	}
 }
