@@ -29,6 +29,7 @@ func (t target) options(more ...kgo.Opt) []kgo.Opt {
 	o := []kgo.Opt{
 		kgo.SeedBrokers(t.bootstrap...), kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }),
 		kgo.MetadataMinAge(100 * time.Millisecond), kgo.RequestTimeoutOverhead(5 * time.Second),
+		kgo.AlwaysRetryEOF(), // a kill while a connection's first request waits is no refusal
 	}
 	if t.dial != nil {
 		o = append(o, kgo.Dialer(func(ctx context.Context, network, address string) (net.Conn, error) {
