@@ -50,6 +50,7 @@ type process struct {
 	broker *broker.Broker
 	dead   atomic.Bool
 	cancel context.CancelFunc // of its start
+	begun  chan struct{}      // closed when its start has returned
 	fuse   atomic.Int64       // the sync of the log that it dies at, counted down; 0: none
 	gate   gate
 	trap   atomic.Pointer[trap]
@@ -110,7 +111,9 @@ func (n *node) start(ctx context.Context) {
 		n.c.fail(fmt.Errorf("broker %d: %w", n.id, err))
 		return
 	}
-	if err = p.broker.Start(ctx); err != nil && n.end(p) {
+	err = p.broker.Start(ctx)
+	close(p.begun)
+	if err != nil && n.end(p) {
 		n.c.log.Warn("start failed", slog.Int("broker", int(n.id)), slog.Any("err", err))
 	}
 }
@@ -118,7 +121,7 @@ func (n *node) start(ctx context.Context) {
 func (n *node) spawn(cancel context.CancelFunc) (*process, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	p := &process{n: n, seat: n.c.quorum.sit(n.ip), cancel: cancel}
+	p := &process{n: n, seat: n.c.quorum.sit(n.ip), cancel: cancel, begun: make(chan struct{})}
 	p.seat.p = p
 	bucket, err := retry.Wrap(lifeline{n.c.store, p}, retry.Options{Clock: machineClock{p}})
 	if err != nil {
@@ -190,12 +193,14 @@ func (n *node) kill(p *process, unsyncedPercent int, rng *rand.Rand) bool {
 	return true
 }
 
-// stop is SIGTERM. It reports whether a process ran.
+// stop is SIGTERM, which ends a start that is under way. It reports whether a process ran.
 func (n *node) stop(ctx context.Context) (bool, error) {
 	p := n.current()
 	if p == nil {
 		return false, nil
 	}
+	p.cancel()
+	<-p.begun
 	ctx, cancel := context.WithTimeout(ctx, stopPatience)
 	defer cancel()
 	err := p.broker.Stop(ctx)
