@@ -32,11 +32,13 @@ const (
 	probeTimeout = 500 * time.Millisecond
 	// probePause lies between two attempts of it, where the broker ends the connections that it takes.
 	probePause = 10 * time.Millisecond
-	// A broker that stops waits so long until raft's leadership, and then its own leaderships, have moved, and until the requests
-	// that it has read are answered: less than ten seconds in all, whatever the others do (contract.md).
+	// A broker that stops waits so long until raft's leadership, and then its own leaderships, have moved, until the requests that
+	// it has read are answered, and then, without any leadership, until those that asked others are: less than ten seconds in all,
+	// whatever the others do (contract.md).
 	handOverTimeout = 1500 * time.Millisecond
 	leaveTimeout    = 2500 * time.Millisecond
 	drainTimeout    = 2 * time.Second
+	cutOffTimeout   = time.Second
 )
 
 func (b *Broker) id() base.BrokerID { return base.BrokerID(b.cfg.NodeID) }

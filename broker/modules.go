@@ -74,7 +74,7 @@ func (m *modules) start(ctx context.Context) error {
 const failedStartStop = 6 * time.Second
 
 // stopGrace is what a module has to return after the end of stop's context: it cuts short what it waits for.
-const stopGrace = 3 * time.Second
+const stopGrace = 2 * time.Second
 
 // stop stops what has started, last started first. A module that does not return within stopGrace after the end of ctx (its
 // goroutines wait for a disk that is full, or hangs) is left behind with all that it needs: the process is about to end, and what

@@ -20,7 +20,7 @@ import (
 
 // stopTimeout is how long a stop waits for others; with broker's stopGrace for a module that hangs it is the 10 s that SIGTERM may
 // take (contract.md).
-const stopTimeout = 7 * time.Second
+const stopTimeout = 8 * time.Second
 
 // serveFlags are the flags as given; --config and the environment fill what was not.
 type serveFlags struct {

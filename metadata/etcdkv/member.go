@@ -373,7 +373,7 @@ func (m *Member) handOver() {
 }
 
 // closePatience is how long etcd has to close after its clients of this process have.
-const closePatience = 2 * time.Second
+const closePatience = time.Second
 
 // closeEtcd closes etcd. Its Close waits for the first line of every connection to the client port, without end where the one
 // who dialled is paused or cut off before it wrote (cmux matches it without a deadline), and for seconds for a watch of another
