@@ -93,7 +93,7 @@ var homes = []struct {
 	{"github.com/google/uuid", []string{"."}},
 	{"gopkg.in/yaml.v3", []string{"broker", "cmd"}},
 	{"golang.org/x/sync", []string{"."}},
-	{"golang.org/x/sys", []string{"ingest/hot", "objstore", "cache", "broker", "kafka", "cmd", "test", "internal/testutil"}},
+	{"golang.org/x/sys", []string{"ingest/hot", "objstore", "cache", "broker", "kafka", "metadata/etcdkv", "cmd", "test", "internal/testutil"}},
 }
 
 func TestOneDependencyOneHome(t *testing.T) {

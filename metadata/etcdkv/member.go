@@ -197,6 +197,7 @@ func (m *Member) serve(ctx context.Context) (err error) {
 			return err
 		}
 		lookEvery = m.opts.electionTimeout() / 2
+		m.group.Go(m.tend)
 	}
 	if m.kv.others != nil {
 		m.kv.newReign()
