@@ -180,9 +180,8 @@ func (b *Broker) Start(ctx context.Context) error {
 
 // Stop ends everything in the reverse order; what was acknowledged is on disk when it returns.
 func (b *Broker) Stop(ctx context.Context) error {
-	err := b.mods.stop(ctx)
 	b.serving.Store(false)
-	return err
+	return b.mods.stop(ctx)
 }
 
 // Failed yields the first failure that the broker cannot go on with.

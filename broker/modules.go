@@ -73,7 +73,7 @@ func (m *modules) start(ctx context.Context) error {
 // ten seconds (contract.md).
 const failedStartStop = 6 * time.Second
 
-// stopGrace is what a module has to return after the end of stop's context: it cuts short what it waits for.
+// stopGrace is what modules have to return after the end of stop's context, all together: it cuts short what they wait for.
 const stopGrace = 2 * time.Second
 
 // stop stops what has started, last started first. A module that does not return within stopGrace after the end of ctx (its
@@ -85,11 +85,17 @@ func (m *modules) stop(ctx context.Context) error {
 	m.mu.started = nil
 	m.mu.Unlock()
 	var errs []error
+	var grace *clock.Timer
+	defer func() {
+		if grace != nil {
+			grace.Stop()
+		}
+	}()
 	for i := len(started) - 1; i >= 0; i-- {
 		if started[i].stop == nil {
 			continue
 		}
-		returned, err := m.stopOne(ctx, started[i])
+		returned, err := m.stopOne(ctx, started[i], &grace)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("stop %s: %w", started[i].name, err))
 		}
@@ -100,7 +106,8 @@ func (m *modules) stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-func (m *modules) stopOne(ctx context.Context, mod module) (returned bool, err error) {
+// stopOne starts the grace, if no module before has.
+func (m *modules) stopOne(ctx context.Context, mod module, grace **clock.Timer) (returned bool, err error) {
 	done := make(chan error, 1)
 	service.NewGroup(context.Background()).Go(func(context.Context) { done <- mod.stop(ctx) })
 	select {
@@ -108,12 +115,13 @@ func (m *modules) stopOne(ctx context.Context, mod module) (returned bool, err e
 		return true, err
 	case <-ctx.Done():
 	}
-	t := m.clock.NewTimer(stopGrace)
-	defer t.Stop()
+	if *grace == nil {
+		*grace = m.clock.NewTimer(stopGrace)
+	}
 	select {
 	case err = <-done:
 		return true, err
-	case <-t.C:
+	case <-(*grace).C:
 		return false, fmt.Errorf("it does not return: %w", ctx.Err())
 	}
 }

@@ -18,9 +18,9 @@ import (
 	"github.com/varvelog/varve/broker"
 )
 
-// stopTimeout is how long a stop waits for others; with broker's stopGrace for a module that hangs it is the 10 s that SIGTERM may
-// take (contract.md).
-const stopTimeout = 8 * time.Second
+// stopTimeout is how long a stop waits for others; with broker's stopGrace for modules that hang it is less than the 10 s that SIGTERM
+// may take (contract.md).
+const stopTimeout = 7500 * time.Millisecond
 
 // serveFlags are the flags as given; --config and the environment fill what was not.
 type serveFlags struct {

@@ -19,16 +19,15 @@ func (m *Member) tendLinks() {
 			}
 		}
 	}
-	for _, fd := range links(ports) {
-		giveUpAfter(fd, linkPatience.Milliseconds())
-	}
+	eachLink(ports, func(fd int) { giveUpAfter(fd, int(linkPatience.Milliseconds())) })
 }
 
-// links finds the connections of this process from or to some ports by their numbers: etcd shows none of its own.
-func links(ports map[int]bool) (fds []int) {
+// eachLink finds the connections of this process from or to some ports by their numbers: etcd shows none of its own. A number may be
+// another connection's by the time of do.
+func eachLink(ports map[int]bool, do func(fd int)) {
 	dir, err := os.Open("/proc/self/fd")
 	if err != nil {
-		return nil
+		return
 	}
 	defer dir.Close()
 	names, _ := dir.Readdirnames(-1)
@@ -42,21 +41,20 @@ func links(ports map[int]bool) (fds []int) {
 			continue // no connection
 		}
 		if local, err := unix.Getsockname(fd); err == nil && (ports[portOf(remote)] || ports[portOf(local)]) {
-			fds = append(fds, fd)
+			do(fd)
 		}
 	}
-	return fds
 }
 
 // giveUpAfter has TCP give a connection up whose other end answers nothing for some milliseconds (RFC 5482); where there is
 // nothing to be answered, TCP asks after two seconds of silence.
-func giveUpAfter(fd int, ms int64) {
-	if is, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); err != nil || int64(is) == ms {
+func giveUpAfter(fd, ms int) {
+	if is, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); err != nil || is == ms {
 		return
 	}
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 2)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 1)
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(ms))
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, ms)
 }
 
 func portOf(a unix.Sockaddr) int {

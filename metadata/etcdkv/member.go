@@ -87,6 +87,9 @@ func (m *Member) startVoter(ctx context.Context) (err error) {
 	if err != nil {
 		return m.explain(ctx, err)
 	}
+	if m.opts.several() {
+		m.group.Go(m.tend)
+	}
 	if err := m.awaitReady(ctx); err != nil {
 		return m.explain(ctx, err)
 	}
@@ -197,7 +200,6 @@ func (m *Member) serve(ctx context.Context) (err error) {
 			return err
 		}
 		lookEvery = m.opts.electionTimeout() / 2
-		m.group.Go(m.tend)
 	}
 	if m.kv.others != nil {
 		m.kv.newReign()
@@ -374,7 +376,7 @@ func (m *Member) handOver() {
 }
 
 // closePatience is how long etcd has to close after its clients of this process have.
-const closePatience = time.Second
+const closePatience = 500 * time.Millisecond
 
 // closeEtcd closes etcd. Its Close waits for the first line of every connection to the client port, without end where the one
 // who dialled is paused or cut off before it wrote (cmux matches it without a deadline), and for seconds for a watch of another
