@@ -11,6 +11,8 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
+	grpc "google.golang.org/grpc/status"
 
 	"github.com/varvelog/varve/internal/base"
 )
@@ -229,11 +231,18 @@ func (m *Member) transfer(ctx context.Context, to base.BrokerID) error {
 	if _, err = client.MoveLeader(attempt, infos[target].MemberID); err == nil {
 		return nil
 	}
+	late := attempt.Err() != nil || tookTooLong(err)
 	err = fmt.Errorf("etcd: move leadership to broker %d: %w", to, err)
-	if attempt.Err() != nil {
+	if late {
 		return retryable(err)
 	}
 	return err
+}
+
+// tookTooLong reports whether a leader answered that a transfer did not come about within the request's deadline. Its clock runs
+// beside the client's, so the answer may come before the client itself has given up. Clients have no name for this error.
+func tookTooLong(err error) bool {
+	return grpc.Convert(err).Message() == etcderrors.ErrTimeoutLeaderTransfer.Error()
 }
 
 // anyClient is one that reaches the cluster over TCP.

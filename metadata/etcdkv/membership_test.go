@@ -1,8 +1,13 @@
 package etcdkv
 
 import (
+	"context"
 	"errors"
 	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	grpc "google.golang.org/grpc/status"
 
 	"github.com/varvelog/varve/internal/base"
 )
@@ -56,6 +61,26 @@ func TestGrowAndShrink(t *testing.T) {
 	infos, err := c.members[2].Members(c.context())
 	if err != nil || len(infos) != 2 || infos[0].Leader == infos[1].Leader {
 		t.Errorf("members: %+v (%v)", infos, err)
+	}
+}
+
+// The leader's answer to a transfer whose deadline passes is known, whoever's clock was first: here the leader is told of a shorter
+// deadline than the client's own.
+func TestTransferThatTheLeaderGivesUp(t *testing.T) {
+	c := newTrio(t, 3)
+	c.start(1, 2, 3)
+	from := c.leader()
+	to := from%3 + 1
+	c.crash(to)
+	infos, err := c.members[from].Members(c.context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	early, cancel := context.WithTimeout(c.context(), 100*time.Millisecond)
+	defer cancel()
+	err = c.members[from].etcd.Server.MoveLeader(early, infos[from-1].MemberID, infos[to-1].MemberID)
+	if served := grpc.Error(codes.Unknown, err.Error()); !tookTooLong(served) { // as etcd's gRPC server sends what it has no code for
+		t.Errorf("etcd says: %v", err)
 	}
 }
 
