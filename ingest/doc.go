@@ -4,7 +4,7 @@
 //	partition.go  one partition: leader epoch, log start, log end, high watermark, what is hot and what is tiered
 //	producers.go  idempotent producers: the last five batches of each (KIP-98)
 //	pipeline.go   waits for the syncs in order, moves the high watermark, fills the tail, completes Receipts
-//	tail.go       the newest committed batches of all partitions, by reference to the produce buffers
+//	tail.go       the newest committed batches of led partitions, by reference to the produce buffers
 //	seal.go       size, age and pressure close a range for appends
 //	trim.go       drops hot ranges that are tiered (I5) or below the log start offset
 //	logstart.go   DeleteRecords: the log start offset moves, and the low watermark follows

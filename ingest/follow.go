@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -77,7 +78,8 @@ func (p *Partition) cutEpochsLocked(end base.Offset) {
 
 // ApplyFollower writes what one response of a leader brought for any number of logs, each at most once, as one batch, and
 // returns when that is on stable storage: from then on the offsets of the next fetch may acknowledge it (I1). A log whose part
-// does not fit stays as it was, and its place in the result says why; the others go on. One caller at a time for each log.
+// does not fit stays as it was, and its place in the result says why; the others go on. The batches are the caller's again
+// afterwards. One caller at a time for each log.
 func (g *Ingest) ApplyFollower(ctx context.Context, writes []FollowerWrite) []error {
 	errs := make([]error, len(writes))
 	refuse := func(err error) []error {
@@ -376,6 +378,17 @@ func (f *follower) startOverLocked() error {
 	return nil
 }
 
+// tailLocked puts copies into the tail where consumers read from followers. Elsewhere the tail is the leaders', who archive from it.
+func (f *follower) tailLocked() {
+	if !f.p.g.opts.EagerHighWatermark {
+		f.p.mu.tail = batchQueue{} // what is from its time as the leader has a gap behind it now
+		return
+	}
+	for _, b := range f.in.Batches {
+		f.p.tailLocked(bytes.Clone(b))
+	}
+}
+
 // synced shows what is on stable storage now.
 func (f *follower) synced() {
 	p, m := f.p, &f.p.mu
@@ -389,14 +402,14 @@ func (f *follower) synced() {
 		m.logStart = max(m.logStart, min(f.in.LogStart, m.durable))
 		p.committedLocked(min(f.in.HighWatermark, m.durable))
 	}
-	for _, b := range f.in.Batches {
-		p.tailLocked(b)
-	}
+	f.tailLocked()
 	m.unsaved = true
 	answers := p.durableLocked() // it may lead by now
 	m.Unlock()
-	for _, b := range f.in.Batches {
-		p.g.tail.add(p, len(b))
+	if p.g.opts.EagerHighWatermark {
+		for _, b := range f.in.Batches {
+			p.g.tail.add(p, len(b))
+		}
 	}
 	p.g.metrics.replicatedIn.Add(context.Background(), sizeOf(f.in.Batches))
 	p.g.settle(answers)

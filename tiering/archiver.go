@@ -73,7 +73,7 @@ func (t *Tiering) RunOnce(ctx context.Context) (int, error) {
 	if err != nil || len(ranges) == 0 {
 		return settled, err
 	}
-	jobs := plan(ranges, t.o.PackBelowBytes, t.o.MaxObjectBytes, t.name)
+	jobs := plan(ranges, t.o.PackBelowBytes, t.o.packBytes(), t.o.MaxObjectBytes, t.name)
 	logs := map[base.LogID]bool{}
 	for _, r := range ranges {
 		logs[r.Log] = true

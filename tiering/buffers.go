@@ -6,11 +6,14 @@ import (
 	"sync"
 )
 
-// buffers keeps upload buffers from one object to the next while the archiver is busy: a fresh 64 MiB costs page faults
-// and garbage collection. It holds at most one per upload worker; an idle archiver holds none.
-type buffers struct{ free chan []byte }
+// buffers keeps upload buffers from one object to the next while the archiver is busy: a fresh one costs page faults
+// and garbage collection. It holds at most one per upload worker, none larger than most; an idle archiver holds none.
+type buffers struct {
+	free chan []byte
+	most int64
+}
 
-func newBuffers(n int) *buffers { return &buffers{free: make(chan []byte, n)} }
+func newBuffers(n int, most int64) *buffers { return &buffers{make(chan []byte, n), most} }
 
 // take returns an empty buffer with at least the capacity.
 func (b *buffers) take(capacity int64) []byte {
@@ -24,9 +27,9 @@ func (b *buffers) take(capacity int64) []byte {
 	return make([]byte, 0, capacity)
 }
 
-// give hands a buffer back that nobody reads any more. Nil and what does not fit are left to the garbage collector.
+// give hands a buffer back that nobody reads any more. Nil, and what is too large or too much, are left to the garbage collector.
 func (b *buffers) give(buf []byte) {
-	if cap(buf) == 0 {
+	if cap(buf) == 0 || int64(cap(buf)) > b.most {
 		return
 	}
 	select {

@@ -27,12 +27,16 @@ func TestLoan(t *testing.T) {
 }
 
 func TestBuffers(t *testing.T) {
-	b := newBuffers(1)
+	b := newBuffers(1, 100)
 	first := b.take(100)
 	b.give(first[:50])
 	b.give(make([]byte, 7)) // no room
 	if again := b.take(80); len(again) != 0 || cap(again) != cap(first) {
 		t.Errorf("%d of %d bytes, want the first buffer", len(again), cap(again))
+	}
+	b.give(make([]byte, 101)) // too large
+	if cap(b.take(10)) != 10 {
+		t.Error("a large buffer was kept")
 	}
 	b.give(first)
 	b.drop()

@@ -62,7 +62,7 @@ type Options struct {
 	NewID  func() string // 32 hex digits, never the same twice; default a random UUID
 
 	MaxUploads         int           // objects that are built and uploaded at the same time; default 4
-	UploadBytes        int64         // memory budget of uploads, and the most bytes of one round; default 128 MiB
+	UploadBytes        int64         // the most bytes of one round: all its objects may be in memory at a time; default 128 MiB
 	MaxObjectBytes     int64         // a longer sealed range is cut into several objects; default 64 MiB, at most UploadBytes
 	PackBelowBytes     int64         // shorter ranges share an object; default 4 MiB, at most MaxObjectBytes
 	PackLinger         time.Duration // how long a round waits for more while less than PackBelowBytes is there; default 500 ms, negative: not at all
@@ -140,7 +140,7 @@ func (o *Options) Validate() error {
 	return nil
 }
 
-// workers is how many objects may be under way without exceeding the memory budget.
-func (o *Options) workers() int {
-	return int(max(1, min(int64(o.MaxUploads), o.UploadBytes/o.MaxObjectBytes)))
+// packBytes is the most that ranges share an object up to: a round of many of them keeps all uploads busy.
+func (o *Options) packBytes() int64 {
+	return max(o.PackBelowBytes, min(o.MaxObjectBytes, o.UploadBytes/int64(o.MaxUploads)))
 }

@@ -14,9 +14,9 @@ type job struct {
 // pack reports whether the job's ranges share one object.
 func (j job) pack() bool { return len(j.ranges) > 1 }
 
-// plan divides ranges into jobs. It is pure: names come from the given function. The ranges of one log stay in order
-// within and across jobs.
-func plan(ranges []SealedRange, packBelow, maxObject int64, name func(Name) string) []job {
+// plan divides ranges into jobs: those shorter than packBelow bytes share objects of at most pack bytes, the others are cut into
+// objects of at most maxObject. It is pure: names come from the given function. The ranges of one log stay in order within and across jobs.
+func plan(ranges []SealedRange, packBelow, pack, maxObject int64, name func(Name) string) []job {
 	var jobs []job
 	var small []SealedRange
 	for _, r := range ranges {
@@ -29,7 +29,7 @@ func plan(ranges []SealedRange, packBelow, maxObject int64, name func(Name) stri
 	slices.SortStableFunc(small, func(a, b SealedRange) int { return cmp.Compare(a.Log, b.Log) })
 	for len(small) > 0 {
 		n, bytes := 1, small[0].Bytes
-		for n < len(small) && bytes+small[n].Bytes <= maxObject {
+		for n < len(small) && bytes+small[n].Bytes <= pack {
 			bytes += small[n].Bytes
 			n++
 		}

@@ -16,7 +16,7 @@ func TestPlan(t *testing.T) {
 			ranges = append(ranges, SealedRange{Log: base.LogID(1 + i%3), Base: base.Offset(i), Bytes: n})
 		}
 		var got []string
-		for _, j := range plan(ranges, 10, 40, func(n Name) string { return n.Kind.String() }) {
+		for _, j := range plan(ranges, 10, 36, 40, func(n Name) string { return n.Kind.String() }) {
 			var in []string
 			for _, r := range j.ranges {
 				in = append(in, fmt.Sprintf("%d@%d", r.Bytes, r.Log))

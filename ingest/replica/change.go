@@ -20,7 +20,7 @@ type Change struct {
 	Epoch         base.LeaderEpoch // that the fetch was made under
 	Truncate      bool
 	TruncateTo    base.Offset
-	Batches       []record.Batch // they share the response's memory
+	Batches       []record.Batch // they share the response's memory, which is used again after Apply
 	Epochs        []base.EpochStart
 	HighWatermark base.Offset
 	LogStart      base.Offset

@@ -16,6 +16,7 @@ type link struct {
 	conn     net.Conn
 	in       *bufio.Reader
 	out      []byte
+	body     []byte // of the last response
 	corr     int32
 	format   *kmsg.RequestFormatter
 	maxBytes int // of a response
@@ -28,7 +29,7 @@ func newLink(conn net.Conn, clientID string, maxBytes int) *link {
 	}
 }
 
-// fetch sends a flexible Fetch and reads its response, whose batches share one buffer that is not used again.
+// fetch sends a flexible Fetch and reads its response, whose batches lie in a buffer that the next fetch uses again.
 func (l *link) fetch(req *kmsg.FetchRequest) (*kmsg.FetchResponse, error) {
 	l.corr++
 	l.out = l.format.AppendRequest(l.out[:0], req, l.corr)
@@ -44,13 +45,16 @@ func (l *link) fetch(req *kmsg.FetchRequest) (*kmsg.FetchResponse, error) {
 	if size < 0 || size > l.maxBytes || corr != l.corr || head[8] != 0 {
 		return nil, fmt.Errorf("fetch response %d of %d bytes to request %d: malformed or too large", corr, size, l.corr)
 	}
-	body := make([]byte, size)
-	if _, err := io.ReadFull(l.in, body); err != nil {
+	if size > cap(l.body) || size < cap(l.body)/16 { // one that a backlog made large does not stay
+		l.body = make([]byte, size+size/4)
+	}
+	l.body = l.body[:size]
+	if _, err := io.ReadFull(l.in, l.body); err != nil {
 		return nil, fmt.Errorf("read fetch response of %d bytes: %w", size, err)
 	}
 	resp := kmsg.NewPtrFetchResponse()
 	resp.Version = req.Version
-	if err := resp.ReadFrom(body); err != nil {
+	if err := resp.ReadFrom(l.body); err != nil {
 		return nil, fmt.Errorf("decode fetch response: %w", err)
 	}
 	return resp, nil
