@@ -83,6 +83,9 @@ func StartOver(g *Ingest, p *Partition, epoch base.LeaderEpoch, acked, leaderSta
 // TrimTo drops what is hot below the end of a sealed range, as a tick does that has found it before.
 func TrimTo(p *Partition, end base.Offset) { p.g.trimTo(map[*Partition]base.Offset{p: end}) }
 
+// PendingBytes is what is appended and not synced, and shown, yet.
+func PendingBytes(g *Ingest) int64 { return g.pipe.pendingBytes() }
+
 // Damage takes a partition out of service.
 func Damage(p *Partition) { p.damage(base.MarkCorruption(errSnapshot)) }
 

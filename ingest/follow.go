@@ -33,7 +33,7 @@ type FollowerWrite struct {
 	StartOver *FollowerStart
 	// TruncateTo drops what reaches this offset or lies behind it (I2); base.NoOffset: nothing.
 	TruncateTo base.Offset
-	// Batches continue the log without a gap, with a valid CRC and the leader's epochs. They are kept by reference.
+	// Batches continue the log without a gap, with a valid CRC and the leader's epochs. They are copied.
 	Batches []record.Batch
 	// HighWatermark and LogStart are the leader's.
 	HighWatermark, LogStart base.Offset
@@ -408,7 +408,7 @@ func (f *follower) synced() {
 	m.Unlock()
 	if p.g.opts.EagerHighWatermark {
 		for _, b := range f.in.Batches {
-			p.g.tail.add(p, len(b))
+			p.g.tail.add(p, b)
 		}
 	}
 	p.g.metrics.replicatedIn.Add(context.Background(), sizeOf(f.in.Batches))

@@ -141,7 +141,9 @@ func (p *Partition) synced(pd *pending, pt *part, b record.Batch) []answer {
 	var answers []answer
 	if !pt.failed && !pt.duplicate && pt.cuts == m.cuts { // else it was truncated meanwhile
 		m.durable = max(m.durable, pt.end)
-		p.tailLocked(b)
+		if m.leader == pt.leader || p.g.opts.EagerHighWatermark { // else a follower's batches behind it are not in the tail
+			p.tailLocked(b)
+		}
 		answers = p.durableLocked()
 	}
 	switch {

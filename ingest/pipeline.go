@@ -205,7 +205,7 @@ func (p *pipeline) complete(pd *pending) {
 		}
 		answers := pt.p.synced(pd, pt, b)
 		if !pt.failed && !pt.duplicate {
-			p.g.tail.add(pt.p, len(b))
+			p.g.tail.add(pt.p, b)
 			p.g.metrics.appended(len(b), b.Count())
 		}
 		p.g.settle(answers)

@@ -17,12 +17,12 @@ type batchQueue struct {
 
 func (q *batchQueue) push(b record.Batch) { q.batches = append(q.batches, b) }
 
-func (q *batchQueue) pop() {
-	if q.head == len(q.batches) {
-		return
+// popTo lets go of the batches that begin at off or before it.
+func (q *batchQueue) popTo(off base.Offset) {
+	for q.head < len(q.batches) && q.batches[q.head].BaseOffset() <= off {
+		q.batches[q.head] = nil
+		q.head++
 	}
-	q.batches[q.head] = nil
-	q.head++
 	if q.head == len(q.batches) || q.head >= 64 && q.head*2 >= len(q.batches) {
 		q.batches = append([]record.Batch(nil), q.batches[q.head:]...)
 		q.head = 0
@@ -81,22 +81,25 @@ type tail struct {
 	}
 }
 
+// tailEntry is a batch that was pushed to p's queue, and may be gone from there: then it lets go of nothing.
 type tailEntry struct {
-	p    *Partition
-	size int64
+	p     *Partition
+	first base.Offset
+	size  int64
 }
 
 func newTail(limit int64) *tail { return &tail{limit: limit} }
 
 // add counts a batch that was pushed to p's queue and evicts the oldest batches of the broker above the limit.
-func (t *tail) add(p *Partition, size int) {
+func (t *tail) add(p *Partition, b record.Batch) {
+	size := int64(len(b)) + batchOverheadBytes
 	t.mu.Lock()
-	t.mu.fifo = append(t.mu.fifo, tailEntry{p, int64(size) + batchOverheadBytes})
-	t.mu.bytes += int64(size) + batchOverheadBytes
-	var evict []*Partition
+	t.mu.fifo = append(t.mu.fifo, tailEntry{p, b.BaseOffset(), size})
+	t.mu.bytes += size
+	var evict []tailEntry
 	for t.mu.bytes > t.limit && t.mu.head < len(t.mu.fifo) {
 		e := &t.mu.fifo[t.mu.head]
-		evict = append(evict, e.p)
+		evict = append(evict, *e)
 		t.mu.bytes -= e.size
 		*e = tailEntry{}
 		t.mu.head++
@@ -106,10 +109,10 @@ func (t *tail) add(p *Partition, size int) {
 		t.mu.head = 0
 	}
 	t.mu.Unlock()
-	for _, p := range evict {
-		p.mu.Lock()
-		p.mu.tail.pop()
-		p.mu.Unlock()
+	for _, e := range evict {
+		e.p.mu.Lock()
+		e.p.mu.tail.popTo(e.first)
+		e.p.mu.Unlock()
 	}
 }
 

@@ -22,6 +22,7 @@ func (b *buffers) take(capacity int64) []byte {
 		if int64(cap(buf)) >= capacity {
 			return buf[:0]
 		}
+		b.drop() // they are for other work, and would lie beside what this needs
 	default:
 	}
 	return make([]byte, 0, capacity)

@@ -67,7 +67,7 @@ func New(o Options) (*Tiering, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	t := &Tiering{o: o, roots: newRoots(), garbage: newGarbage(o.GarbageEntries), workers: make(chan struct{}, o.MaxUploads), buffers: newBuffers(o.MaxUploads, o.packBytes()*17/16)}
+	t := &Tiering{o: o, roots: newRoots(), garbage: newGarbage(o.GarbageEntries), workers: make(chan struct{}, o.MaxUploads), buffers: newBuffers(o.MaxUploads, o.UploadBytes/int64(o.MaxUploads)*17/16)}
 	t.manifests = newLRU[manifest.ArchiveKey](o.ManifestBytes*3/4, (*manifest.Manifest).MemoryBytes)
 	t.archives = newLRU[manifest.ArchiveKey](o.ManifestBytes/4, func(a *manifest.Archive) int64 { return int64(176 * len(a.Entries)) })
 	t.footers = newLRU[manifest.ArchiveKey](o.FooterBytes, (*segment.Footer).MemoryBytes)
