@@ -15,6 +15,7 @@ import (
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/internal/testutil/crashfs"
 	"github.com/varvelog/varve/metadata"
+	"github.com/varvelog/varve/metadata/controller"
 	"github.com/varvelog/varve/metadata/memkv"
 	"github.com/varvelog/varve/record"
 )
@@ -183,3 +184,34 @@ func (e *env) until(what string, ok func() bool) {
 }
 
 func isCode(err error, want *kerr.Error) bool { return errors.Is(err, want) }
+
+// unfence lets every broker lead.
+func (e *env) unfence() {
+	e.t.Helper()
+	reign, err := e.meta.ClaimController(e.t.Context())
+	e.check(err)
+	for _, b := range e.meta.Image().AllBrokers() {
+		e.check(e.meta.UnfenceBroker(e.t.Context(), reign, b.ID, b.Epoch))
+		e.until("no broker is fenced", func() bool { b, _ := e.meta.Image().BrokerByID(b.ID); return !b.Fenced })
+	}
+}
+
+// decide gives a partition its next state, over any broker's metadata. No replicas: those that it has; no ISR: all replicas.
+func (e *env) decide(meta *metadata.Store, tp base.TopicPartition, next controller.State) {
+	e.t.Helper()
+	reign, err := meta.ClaimController(e.t.Context())
+	e.check(err)
+	p, _ := meta.Image().Partition(tp)
+	if next.Replicas == nil {
+		next.Replicas = p.Replicas
+	}
+	if next.ISR == nil {
+		next.ISR = next.Replicas
+	}
+	next.PartitionEpoch = p.PartitionEpoch + 1
+	applied, err := meta.ApplyPartitionChanges(e.t.Context(), reign, []metadata.PartitionChange{{Partition: *p, Next: next}})
+	e.check(err)
+	if !applied[0] {
+		e.t.Fatalf("the state of %s was not set", tp)
+	}
+}

@@ -14,7 +14,6 @@ import (
 	"github.com/varvelog/varve/ingest/replica"
 	"github.com/varvelog/varve/internal/base"
 	"github.com/varvelog/varve/internal/clock"
-	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/metadata/controller"
 	"github.com/varvelog/varve/record"
 )
@@ -147,16 +146,7 @@ func TestFollowerComesBackBeforeItsRowsAreGone(t *testing.T) {
 // replicas assigns a partition to brokers, of which the first leads, in a new epoch.
 func (e *env) replicas(tp base.TopicPartition, epoch base.LeaderEpoch, ids ...base.BrokerID) {
 	e.t.Helper()
-	reign, err := e.meta.ClaimController(e.t.Context())
-	e.check(err)
-	p, _ := e.meta.Image().Partition(tp)
-	applied, err := e.meta.ApplyPartitionChanges(e.t.Context(), reign, []metadata.PartitionChange{{Partition: *p, Next: controller.State{
-		Replicas: ids, ISR: ids, Leader: ids[0], LeaderEpoch: epoch, PartitionEpoch: p.PartitionEpoch + 1,
-	}}})
-	e.check(err)
-	if !applied[0] {
-		e.t.Fatal("the replicas were not assigned")
-	}
+	e.decide(e.meta, tp, controller.State{Replicas: ids, Leader: ids[0], LeaderEpoch: epoch})
 }
 
 // heldOnce is a clock that holds up the first who asks for the time once it is armed, and nobody else.

@@ -39,16 +39,7 @@ func newFollower(t *testing.T, epoch base.LeaderEpoch, o ingest.Options) (*env, 
 	}, false)
 	e.check(err)
 	tp := base.TopicPartition{Topic: "t"}
-	reign, err := leader.ClaimController(t.Context())
-	e.check(err)
-	p, _ := leader.Image().Partition(tp)
-	applied, err := leader.ApplyPartitionChanges(t.Context(), reign, []metadata.PartitionChange{{Partition: *p, Next: controller.State{
-		Replicas: p.Replicas, ISR: p.Replicas, Leader: 1, LeaderEpoch: epoch, PartitionEpoch: p.PartitionEpoch + 1,
-	}}})
-	e.check(err)
-	if !applied[0] {
-		t.Fatal("the leader was not set")
-	}
+	e.decide(leader, tp, controller.State{Leader: 1, LeaderEpoch: epoch})
 	e.until("the follower sees the leader's epoch", func() bool {
 		p, ok := e.meta.Image().Partition(tp)
 		return ok && p.LeaderEpoch == epoch && e.Replica(p.Log) != nil && ingest.FollowsUnder(e.Replica(p.Log)) == epoch

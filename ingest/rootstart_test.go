@@ -26,20 +26,9 @@ func (e *env) rooted(tp base.TopicPartition, start, end base.Offset) {
 // electSelf makes this broker the partition's leader, with all replicas in the ISR.
 func (e *env) electSelf(tp base.TopicPartition) {
 	e.t.Helper()
-	reign, err := e.meta.ClaimController(e.t.Context())
-	e.check(err)
-	for _, b := range e.meta.Image().AllBrokers() {
-		e.check(e.meta.UnfenceBroker(e.t.Context(), reign, b.ID, b.Epoch))
-		e.until("no broker is fenced", func() bool { b, _ := e.meta.Image().BrokerByID(b.ID); return !b.Fenced })
-	}
+	e.unfence()
 	p, _ := e.meta.Image().Partition(tp)
-	applied, err := e.meta.ApplyPartitionChanges(e.t.Context(), reign, []metadata.PartitionChange{{Partition: *p, Next: controller.State{
-		Replicas: p.Replicas, ISR: p.Replicas, Leader: e.id, LeaderEpoch: p.LeaderEpoch + 1, PartitionEpoch: p.PartitionEpoch + 1,
-	}}})
-	e.check(err)
-	if !applied[0] {
-		e.t.Fatal("the leader was not set")
-	}
+	e.decide(e.meta, tp, controller.State{Leader: e.id, LeaderEpoch: p.LeaderEpoch + 1})
 	e.until("this broker leads", func() bool {
 		r := e.Replica(p.Log)
 		_, err := r.View()

@@ -6,7 +6,6 @@ import (
 
 	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/internal/base"
-	"github.com/varvelog/varve/metadata"
 	"github.com/varvelog/varve/metadata/controller"
 	"github.com/varvelog/varve/record"
 )
@@ -14,20 +13,9 @@ import (
 // elect makes a broker the leader of the partition, in the given epoch, and waits until broker 2, whose env this is, knows.
 func elect(e *env, tp base.TopicPartition, leader base.BrokerID, epoch base.LeaderEpoch) {
 	e.t.Helper()
-	reign, err := e.meta.ClaimController(e.t.Context())
-	e.check(err)
-	if me, ok := e.meta.Image().BrokerByID(followerID); ok && me.Fenced {
-		e.check(e.meta.UnfenceBroker(e.t.Context(), reign, followerID, me.Epoch))
-		e.until("the broker is in", func() bool { me, _ := e.meta.Image().BrokerByID(followerID); return !me.Fenced })
-	}
+	e.unfence()
+	e.decide(e.meta, tp, controller.State{ISR: []base.BrokerID{leader}, Leader: leader, LeaderEpoch: epoch})
 	p, _ := e.meta.Image().Partition(tp)
-	applied, err := e.meta.ApplyPartitionChanges(e.t.Context(), reign, []metadata.PartitionChange{{Partition: *p, Next: controller.State{
-		Replicas: p.Replicas, ISR: []base.BrokerID{leader}, Leader: leader, LeaderEpoch: epoch, PartitionEpoch: p.PartitionEpoch + 1,
-	}}})
-	e.check(err)
-	if !applied[0] {
-		e.t.Fatalf("broker %d was not made the leader", leader)
-	}
 	e.until("the broker knows its leader", func() bool {
 		if leader != followerID {
 			return ingest.FollowsUnder(e.Replica(p.Log)) == epoch

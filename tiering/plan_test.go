@@ -33,5 +33,6 @@ func TestPlan(t *testing.T) {
 	f("5@1+6@2 in 1 pack", 5, 6)
 	f("10@2 in 1 segment, 5@1+7@1+6@3 in 1 pack", 5, 10, 6, 7)
 	f("9@1+9@1+9@2+9@2 in 1 pack, 9@3 in 1 segment", 9, 9, 9, 9, 9)
+	f("9@1+9@1+9@2+4@2 in 1 pack, 9@3 in 1 segment", 9, 9, 9, 9, 4) // a pack is smaller than an object may be
 	f("100@1 in 5 segment", 100)
 }

@@ -64,14 +64,20 @@ func TestGrowAndShrink(t *testing.T) {
 	}
 }
 
+// leaderAndLost starts all three voters and crashes one that does not lead.
+func (c *trio) leaderAndLost() (leader, lost base.BrokerID) {
+	c.start(1, 2, 3)
+	leader = c.leader()
+	lost = leader%3 + 1
+	c.crash(lost)
+	return leader, lost
+}
+
 // The leader's answer to a transfer whose deadline passes is known, whoever's clock was first: here the leader is told of a shorter
 // deadline than the client's own.
 func TestTransferThatTheLeaderGivesUp(t *testing.T) {
 	c := newTrio(t, 3)
-	c.start(1, 2, 3)
-	from := c.leader()
-	to := from%3 + 1
-	c.crash(to)
+	from, to := c.leaderAndLost()
 	infos, err := c.members[from].Members(c.context())
 	if err != nil {
 		t.Fatal(err)
@@ -87,10 +93,7 @@ func TestTransferThatTheLeaderGivesUp(t *testing.T) {
 // A transfer that raft has given up is noticed, and asked for again.
 func TestTransferToOneThatIsAway(t *testing.T) {
 	c := newTrio(t, 3)
-	c.start(1, 2, 3)
-	from := c.leader()
-	to := from%3 + 1
-	c.crash(to)
+	from, to := c.leaderAndLost()
 	ctx := c.context()
 	if err := c.members[from].transfer(ctx, to); !errors.Is(err, errRetry) || ctx.Err() != nil {
 		t.Fatalf("to a member that is away: %v", err)
