@@ -15,7 +15,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
-	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/varvelog/varve/ingest"
 	"github.com/varvelog/varve/ingest/hot"
@@ -393,8 +392,8 @@ func (c *crashRun) verifyBook(in *ingest.Ingest, b *book) error {
 	var bytes int64
 	for from := v.HotStart; from < v.LogEnd; {
 		bs, err := p.ReadHot(from, v.LogEnd, 1<<20)
-		if now, _ := p.View(); errors.Is(err, kerr.OffsetOutOfRange) && now.HotStart > from && now.HotStart <= v.TieredEnd {
-			from, bytes = now.HotStart, 0 // trimmed since the look
+		if next, trimmed := replan(p, &v, from, err); trimmed {
+			from, bytes = next, 0
 			continue
 		}
 		if err != nil {

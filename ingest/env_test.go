@@ -155,6 +155,12 @@ func (e *env) part(tp base.TopicPartition) *ingest.Partition {
 	return p
 }
 
+// replan is where a reader that planned with v goes on whose read at from found that part of it was trimmed since.
+func replan(p *ingest.Partition, v *ingest.View, from base.Offset, err error) (base.Offset, bool) {
+	now, _ := p.View()
+	return now.HotStart, errors.Is(err, kerr.OffsetOutOfRange) && now.HotStart > from && now.HotStart <= v.TieredEnd
+}
+
 // readAll returns the hot batches from a partition's first served offset to its high watermark.
 func (e *env) readAll(tp base.TopicPartition) []record.Batch {
 	e.t.Helper()
@@ -164,6 +170,10 @@ func (e *env) readAll(tp base.TopicPartition) []record.Batch {
 	var out []record.Batch
 	for from := v.Served; from < v.HighWatermark; {
 		bs, err := p.ReadHot(from, v.HighWatermark, 1<<20)
+		if next, trimmed := replan(p, &v, from, err); trimmed {
+			from, out = next, nil
+			continue
+		}
 		e.check(err)
 		out = append(out, bs...)
 		from = bs[len(bs)-1].NextOffset()
