@@ -81,7 +81,8 @@ func other(t *testing.T, kv metadata.KV, id base.BrokerID) *metadata.Store {
 
 func register(t *testing.T, s *metadata.Store, id base.BrokerID) {
 	t.Helper()
-	if _, err := s.RegisterBroker(t.Context(), metadata.Broker{ID: id, Host: "127.0.0.1", Port: 1}); err != nil {
+	ctx := context.WithoutCancel(t.Context()) // the test may be over, which the cleanup waits for
+	if _, err := s.RegisterBroker(ctx, metadata.Broker{ID: id, Host: "127.0.0.1", Port: 1}); err != nil {
 		t.Error(err)
 	}
 }
